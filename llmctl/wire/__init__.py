@@ -1,0 +1,1 @@
+"""How providers speak: pure functions between canonical values and bytes. No sockets, no clocks, no environment."""

@@ -1,0 +1,90 @@
+"""What every wire protocol offers, and the table of those there are.
+
+A wire is a module with three functions: `encode` (canonical request -> HTTP request parts), `decoder` (bytes ->
+canonical events) and `classify` (status + headers + body -> an error of our tree). A decoder never raises anything but
+our errors, whatever bytes arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+from llmctl.core.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmctl.core.catalog import Deployment
+    from llmctl.core.errors import ProviderError
+    from llmctl.core.redact import Secret
+    from llmctl.core.types import Event, Request
+
+PROTOCOLS: dict[str, str] = {"openai": "llmctl.wire.openai_chat"}
+"""Protocol name (the `protocol` key of a provider) -> the module that speaks it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an attempt goes and with which credential; both are resolved just before sending."""
+
+    api_base: str
+    key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request, whole. Header names are lower-case."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encoded request, and the parameters this provider cannot take (each to be announced, never silently lost)."""
+
+    http: HttpRequest
+    dropped: tuple[str, ...] = ()
+
+
+class Decoder(Protocol):
+    """An answer being read: bytes in, events out."""
+
+    @property
+    def done(self) -> bool:
+        """Whether the provider has said that nothing follows."""
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """The events that these bytes complete; lazily, so that what came before an error is not lost with it.
+
+        Raises only ProviderError.
+        """
+
+    def end(self) -> Iterator[Event]:
+        """The last events, at the end of the body. Raises StreamTruncated when the answer was not whole."""
+
+
+class Wire(Protocol):
+    """The three functions of a wire module."""
+
+    def encode(self, request: Request, deployment: Deployment, endpoint: Endpoint) -> Encoded:
+        """The HTTP request for `request` at `deployment`."""
+
+    def decoder(self, request: Request, status: int, headers: Mapping[str, str]) -> Decoder:
+        """A decoder for a successful response with these (lower-case) headers."""
+
+    def classify(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
+        """The error a refused request means; `now` (Unix seconds) turns dates in headers into waits."""
+
+
+def load(protocol: str) -> Wire:
+    """The wire that speaks `protocol`. Raises ConfigInvalid for one that this version does not speak."""
+    if protocol not in PROTOCOLS:
+        raise ConfigInvalid(
+            f"protocol {protocol!r} is not spoken by this version", hint=f"it speaks: {', '.join(sorted(PROTOCOLS))}"
+        )
+    return cast("Wire", import_module(PROTOCOLS[protocol]))

@@ -1,0 +1,106 @@
+"""What response headers say: waits, retries, request ids; and that nothing in them can do harm."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmctl.wire.headers import request_id, retry_after_s, should_retry
+
+NOW = 1_767_322_800.0
+MONTH_S = 31 * 86400.0
+NAMES = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-should-retry", "x-request-id")
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [
+        ("0", 0.0),
+        ("20", 20.0),
+        (" 1.5 ", 1.5),
+        ("Fri, 02 Jan 2026 03:00:07 GMT", 7.0),
+        ("Fri, 02 Jan 2026 02:59:00 GMT", 0.0),
+        ("Friday, 02-Jan-26 03:00:07 GMT", 7.0),
+        ("Fri Jan  2 03:00:07 2026", 7.0),
+        ("Fri, 02 Jan 2026 03:00:07 -0000", 7.0),
+        ("Fri, 02 Jan 2032 03:04:15 GMT", MONTH_S),
+        ("1e300", MONTH_S),
+        ("99999999999999999999", MONTH_S),
+        ("-1", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+        ("", None),
+        ("soon", None),
+        ("Fri, 02 Jan 99999 03:00:07 GMT", None),
+        ("Fri, 99 Jan 2026 03:00:07 GMT", None),
+    ],
+)
+def test_a_retry_after_is_seconds_or_a_date_or_nothing(value: str, wait: float | None):
+    assert retry_after_s({"retry-after": value}, NOW) == wait
+
+
+@pytest.fixture
+def far_from_greenwich():
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "Pacific/Auckland"
+    time.tzset()
+    yield
+    if before is None:
+        del os.environ["TZ"]
+    else:
+        os.environ["TZ"] = before
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize("value", ["Fri Jan  2 03:00:07 2026", "Fri, 02 Jan 2026 03:00:07 -0000"])
+def test_a_date_without_a_zone_is_greenwich_time_wherever_we_are(value: str):
+    assert retry_after_s({"retry-after": value}, NOW) == 7.0
+
+
+def test_milliseconds_are_believed_before_seconds():
+    assert retry_after_s({"retry-after-ms": "350", "retry-after": "1"}, NOW) == 0.35
+    assert retry_after_s({"x-ms-retry-after-ms": "1200", "retry-after": "9"}, NOW) == 1.2
+    assert retry_after_s({"retry-after-ms": "-1", "retry-after": "9"}, NOW) == 9.0
+
+
+@given(st.integers(0, 86400 * 30))
+def test_any_date_within_a_month_is_that_many_seconds_away(seconds: int):
+    date = format_datetime(datetime.fromtimestamp(NOW + seconds, UTC), usegmt=True)
+    assert retry_after_s({"retry-after": date}, NOW) == seconds
+
+
+dates = st.lists(
+    st.sampled_from(["Fri,", "02", "Jan", "2026", "03:00:07", "GMT", "-0000", "+9999", ":", "", "0", ",", "99:99", "-"])
+).map(" ".join)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text() | dates | st.from_regex(r"[0-9eE.+_-]{0,9}", fullmatch=True)))
+def test_no_header_makes_us_fail(headers: dict[str, str]):
+    wait = retry_after_s(headers, NOW)
+    assert wait is None or (math.isfinite(wait) and 0 <= wait <= MONTH_S)
+    assert should_retry(headers) in (True, False, None)
+    assert isinstance(request_id(headers), str)
+
+
+def test_should_retry_is_the_providers_own_word_or_nothing():
+    assert [should_retry({"x-should-retry": word}) for word in ("true", "False", "maybe", "")] == [
+        True,
+        False,
+        None,
+        None,
+    ]
+    assert should_retry({}) is None
+
+
+def test_the_first_name_of_a_request_wins():
+    assert request_id({"cf-ray": "c", "x-request-id": "", "request-id": "r"}) == "r"
+    assert request_id({}) == ""
