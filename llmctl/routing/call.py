@@ -1,0 +1,356 @@
+"""One call as a state machine without I/O: what to send, how long to wait, when to give up.
+
+Drive it with `next(snapshot, now)`, do what it says, and tell it what was heard. The rules:
+
+1. A call makes at most `tries` attempts under one deadline. It ends in `Done` or in `Fail`, and stays there.
+2. What happens after an error is the matrix of `core/errors`: the same target again, the next one, or the end.
+3. The same target again: at most `retries` times, only while the credential's retry budget lasts, never when the
+   provider said not to, never past the deadline. Links not yet asked keep their tries: a link is asked twice only
+   while the tries left exceed them. Full-jitter backoff (AWS Architecture Blog, "Exponential Backoff And Jitter",
+   2015): up to 0.25 s x 2^k, for throttling 1 s x 2^k, at most 20 s; a longer Retry-After counts instead of it.
+4. A backoff within the patience is waited for, unless the target may not start after it. A throttled target, or one
+   that asks for more than the patience, is asked again when its wait is over, unless another can start sooner. Nobody
+   sleeps after the last attempt.
+5. The first link with a target that can start now is used. When none can, the call waits for the earliest, as long as
+   all its waits stay within `max_wait`. A sole usable target is asked whatever its cooldown.
+6. Once something of the answer was shown, the call is committed: it fails where it breaks, unless `restart`, which asks
+   another target.
+7. A chain that failed in several ways exits 6 if any of them may pass, else as the first failure says; so does one
+   that waits in vain. What the caller did (a deadline, a cancellation) exits as itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, NoCapacity, exit_of_chain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llmctl.core.catalog import Deployment
+    from llmctl.core.record import AttemptRole
+    from llmctl.core.snapshot import Snapshot
+    from llmctl.routing.plan import Link, Plan
+
+    Pick = Callable[[Sequence[Deployment], Snapshot, float], Deployment]
+    Dice = Callable[[], float]
+
+BACKOFF_S = {"upstream": 0.25, "throttling": 1.0}
+BACKOFF_CAP_S = 20.0
+_LAST_DATE = 253_402_300_799.0  # 9999-12-31T23:59:59Z
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The bounds of one call; seconds. `restart` allows another target after the answer had begun to be shown."""
+
+    retries: int = 2
+    tries: int = 6
+    patience_s: float = 5.0
+    max_wait_s: float = 60.0
+    total_s: float = 300.0
+    restart: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Ask this deployment now; `remaining_s` is what is left of the deadline."""
+
+    deployment: Deployment
+    role: AttemptRole
+    n: int
+    remaining_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Come back at `until` (Unix seconds); `why` is for people."""
+
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The call has its answer, from `deployment`; `fallback` when that is not of the first link."""
+
+    deployment: Deployment
+    fallback: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The call has no answer."""
+
+    error: LlmctlError
+    exit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Something of the answer reached the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The attempt gave a whole answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed at `now`."""
+
+    error: LlmctlError
+    now: float
+
+
+def first(candidates: Sequence[Deployment], snapshot: Snapshot, now: float) -> Deployment:  # noqa: ARG001 - a pick rule
+    """The pick rule `ordered`: the first that can start."""
+    return candidates[0]
+
+
+def credential_key(deployment: Deployment) -> str:
+    """What tells two credentials apart without reading them: the provider and the reference to its key."""
+    return f"{deployment.provider.name}:{deployment.api_key or deployment.provider.api_key}"
+
+
+class Call:
+    """One user's ask from start to end. Not reusable."""
+
+    def __init__(self, plan: Plan, policy: Policy, *, started: float, dice: Dice, pick: Pick = first) -> None:
+        """`started` is the instant the total deadline counts from; `dice` gives a number in [0, 1)."""
+        self.plan = plan
+        self.policy = policy
+        self.attempts = 0
+        self.waited_s = 0.0
+        self.failures: list[LlmctlError] = []
+        self._deadline = started + policy.total_s
+        self._dice = dice
+        self._pick = pick
+        self._current: Deployment | None = None
+        self._asked: set[str] = set()
+        self._excluded: set[str] = set()
+        self._retries: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._why: dict[str, str] = {}
+        self._again: Deployment | None = None
+        self._waiting_since: float | None = None
+        self._shown = False
+        self._end: Done | Fail | None = None
+
+    # ---------------------------------------------------------------- what was heard
+
+    def heard(self, event: Shown | Ended | Failed) -> None:
+        """Take in what the current attempt did; nothing can follow its end."""
+        target = self._current
+        assert target is not None, "nothing was sent, or its end was heard"
+        if isinstance(event, Shown):
+            self._shown = True
+            return
+        self._current = None
+        if isinstance(event, Ended):
+            self._end = Done(target, self.plan.link_of(target) > 0)
+            return
+        self.failures.append(event.error)
+        self._after(target, event.error, event.now)
+
+    def _after(self, target: Deployment, error: LlmctlError, now: float) -> None:
+        """Apply the matrix: set a retry, rule targets out, or end the call."""
+        rule = error.rule
+        if self._shown and not self.policy.restart:
+            self._end = self._broken(error)
+            return
+        if rule.onward == "no" or self.attempts >= self.policy.tries:
+            self._end = self._failed()
+            return
+        if rule.again != "no" and not self._shown and self._set_retry(target, error, now):
+            return
+        match rule.onward:
+            case "if_configured":
+                if self.plan.links[self.plan.link_of(target)].group.on_content_filter != "fallback":
+                    self._end = self._failed()
+                self._excluded.add(target.id)
+            case "other_credential":
+                self._excluded |= {d.id for d in self._all() if credential_key(d) == credential_key(target)}
+            case "fitting_window":
+                self._excluded |= {d.id for d in self._all() if not _larger_window(d, target)}
+            case _:
+                self._excluded.add(target.id)
+
+    def _set_retry(self, target: Deployment, error: LlmctlError, now: float) -> bool:
+        """Note when `target` may be asked again; False when it may not."""
+        done = self._retries.get(target.id, 0)
+        allowed = min(self.policy.retries, 1) if error.rule.again == "once" else self.policy.retries
+        if done >= allowed or error.should_retry is False or not self._spare_tries():
+            return False
+        throttled = error.rule.again == "patience"
+        base = BACKOFF_S["throttling" if throttled else "upstream"]
+        jittered = self._dice() * min(BACKOFF_CAP_S, base * 2**done)
+        wait = jittered if error.retry_after_s is None else max(error.retry_after_s, 0.0 if throttled else jittered)
+        if now + wait >= self._deadline:
+            return False
+        self._retries[target.id] = done + 1
+        self._not_before[target.id] = now + wait
+        self._why[target.id] = f": {error.kind}"
+        self._again = None if throttled or wait > self.policy.patience_s else target
+        return True
+
+    # ---------------------------------------------------------------- what to do next
+
+    def next(self, snapshot: Snapshot, now: float) -> Send | Wait | Done | Fail:
+        """What to do now. Calling it again at another time without having been heard is allowed after a `Wait`."""
+        assert self._current is None, "the current attempt has not ended"
+        if self._end is not None:
+            return self._end
+        if now >= self._deadline:
+            return self._stop(self._out_of_time(), now)
+        usable = self._usable(snapshot)
+        if not usable:
+            return self._stop(self._failed(), now)
+        sole = sum(1 for d in usable if self._may_wait(self._not_before.get(d.id, now), now)) == 1
+        ready_at = {d.id: self._ready_at(d, snapshot, sole=sole) for d in usable}
+        target = self._held(ready_at, now)
+        if target is None:
+            for link in self.plan.links:
+                ready = [d for d in link.deployments if ready_at.get(d.id, now + 1) <= now]
+                if ready:
+                    return self._send(self._pick(ready, snapshot, now), now)
+            target = min(usable, key=lambda d: ready_at[d.id])
+        until = ready_at[target.id]
+        if until <= now:
+            return self._send(target, now)
+        if not self._may_wait(until, now):
+            return self._stop(self._no_start(until), now)
+        return self._wait(target, until, now)
+
+    def _usable(self, snapshot: Snapshot) -> list[Deployment]:
+        """Who may still be asked, now or later."""
+        spare = self._spare_tries()
+        usable: list[Deployment] = []
+        for link in self.plan.links:
+            if spare or not self._was_asked(link):
+                usable += [d for d in link.deployments if d.id not in self._excluded and self._may_ask(d, snapshot)]
+        return usable
+
+    def _may_ask(self, target: Deployment, snapshot: Snapshot) -> bool:
+        return target.id not in self._asked or snapshot.may_retry(credential_key(target))
+
+    def _spare_tries(self) -> bool:
+        """Whether more tries are left than there are links that were not asked and still can be."""
+        waiting = sum(
+            1
+            for link in self.plan.links
+            if not self._was_asked(link) and any(d.id not in self._excluded for d in link.deployments)
+        )
+        return self.policy.tries - self.attempts > waiting
+
+    def _was_asked(self, link: Link) -> bool:
+        return any(d.id in self._asked for d in link.deployments)
+
+    def _held(self, ready_at: Mapping[str, float], now: float) -> Deployment | None:
+        """The target whose backoff is waited for; None when it may not start then, or not be waited for."""
+        held = self._again
+        if held is not None:
+            not_before = self._not_before[held.id]
+            until = ready_at.get(held.id, float("inf"))
+            if until > max(now, not_before) or not self._may_wait(until, now):
+                held = self._again = None
+        return held
+
+    def _may_wait(self, until: float, now: float) -> bool:
+        waits = self._waited(now) + max(0.0, until - now)
+        return until < self._deadline and waits <= self.policy.max_wait_s
+
+    def _wait(self, target: Deployment, until: float, now: float) -> Wait:
+        if self._waiting_since is None:
+            self._waiting_since = now
+        return Wait(until, f"{target.served_by}{self._why.get(target.id, ' is at its limit')}")
+
+    def _send(self, target: Deployment, now: float) -> Send:
+        self._end_wait(now)
+        self.attempts += 1
+        role: AttemptRole = "primary"
+        if self.attempts > 1:
+            role = "fallback" if self.plan.link_of(target) > 0 and target.id not in self._asked else "retry"
+        self._current = target
+        self._asked.add(target.id)
+        self._again = None
+        self._shown = False
+        return Send(target, role, self.attempts, self._deadline - now)
+
+    def _waited(self, now: float) -> float:
+        return self.waited_s + (max(0.0, now - self._waiting_since) if self._waiting_since is not None else 0.0)
+
+    def _end_wait(self, now: float) -> None:
+        self.waited_s = self._waited(now)
+        self._waiting_since = None
+
+    def _ready_at(self, target: Deployment, snapshot: Snapshot, *, sole: bool) -> float:
+        return max(snapshot.ready_at(target.id, despite_cooldown=sole), self._not_before.get(target.id, 0.0))
+
+    def _all(self) -> list[Deployment]:
+        return [deployment for link in self.plan.links for deployment in link.deployments]
+
+    # ---------------------------------------------------------------- how it ends
+
+    def _stop(self, end: Fail, now: float) -> Fail:
+        self._end_wait(now)
+        self._end = end
+        return end
+
+    def _failed(self) -> Fail:
+        """The end of a chain of failures (rule 7), told by the failure that its exit code stands for."""
+        last = self.failures[-1]
+        if last.rule.blame == "caller":
+            return Fail(last, last.exit_code)
+        exit_code = exit_of_chain(self.failures[0], self.failures[1:])
+        return Fail(self._told_by(exit_code) or self.failures[0], exit_code)
+
+    def _told_by(self, exit_code: int) -> LlmctlError | None:
+        return next((error for error in reversed(self.failures) if error.exit_code == exit_code), None)
+
+    def _broken(self, error: LlmctlError) -> Fail:
+        """The end of an answer that broke while it was being shown: incomplete, unless it was refused for good."""
+        return Fail(error, MATRIX["AnswerIncomplete"].exit if error.rule.may_succeed_later else error.exit_code)
+
+    def _no_start(self, until: float) -> Fail:
+        """The end of a call that cannot wait until `until`: told by a failure that may pass, where there is one."""
+        when = _date(until)
+        code = MATRIX["NoCapacity"].exit
+        told = self._told_by(code)
+        if told is not None:
+            told.hint = f"{told.hint}{told.hint and '; '}the earliest next start is {when or 'never'}"
+            return Fail(told, code)
+        option = "--timeout" if until >= self._deadline else "--max-wait"
+        what = f"no target can start before {when}" if when else "no target can ever start: its limits are too small"
+        return Fail(NoCapacity(what + self._last_words(), hint=f"allow a longer {option}, or add a fallback"), code)
+
+    def _out_of_time(self) -> Fail:
+        error = DeadlineExceeded(
+            f"no whole answer within {self.policy.total_s:g} s{self._last_words()}",
+            hint="allow more time with --timeout",
+        )
+        return Fail(error, error.exit_code)
+
+    def _last_words(self) -> str:
+        return f" (last: {self.failures[-1].message})" if self.failures else ""
+
+
+def _date(instant: float) -> str:
+    """The instant as an ISO date in UTC; "" for one that no calendar holds."""
+    if instant > _LAST_DATE:
+        return ""
+    from datetime import UTC, datetime  # only failures need them
+
+    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _larger_window(other: Deployment, than: Deployment) -> bool:
+    """Whether `other` may take a prompt that `than` refused; an unknown window may."""
+    if other.id == than.id:
+        return False
+    if other.context_window is None:
+        return True
+    return than.context_window is None or other.context_window > than.context_window

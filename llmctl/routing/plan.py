@@ -1,0 +1,100 @@
+"""What one call may use: the chain of links, with whatever cannot be asked left out and the reason kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmctl.core.catalog import MAX_LINKS
+from llmctl.core.errors import LlmctlError, UsageError
+from llmctl.core.types import Params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llmctl.core.catalog import Catalog, Deployment, Group
+
+    Obstacle = Callable[[Deployment], LlmctlError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of a chain: a group, and those of its deployments that can be asked."""
+
+    group: Group
+    deployments: tuple[Deployment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A deployment that cannot be asked, and why."""
+
+    deployment: Deployment
+    reason: LlmctlError
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The links of one call, in order; never empty."""
+
+    name: str
+    links: tuple[Link, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def link_of(self, deployment: Deployment) -> int:
+        """The position of the link that holds `deployment`."""
+        return next(i for i, link in enumerate(self.links) if deployment in link.deployments)
+
+
+def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, obstacle: Obstacle) -> Plan:
+    """The plan for asking `name`; `fallbacks` replaces the group's own chain, and an empty one removes it.
+
+    `obstacle` says why a deployment cannot be asked at all (no credential, say), or None. Raises the primary's obstacle
+    when nothing at all can be asked, and UsageError for a chain that `_chain` refuses.
+    """
+    links: list[Link] = []
+    left_out: list[LeftOut] = []
+    for group in _chain(catalog, name, fallbacks):
+        reasons = [(deployment, obstacle(deployment)) for deployment in group.deployments]
+        left_out += [LeftOut(deployment, reason) for deployment, reason in reasons if reason is not None]
+        able = tuple(deployment for deployment, reason in reasons if reason is None)
+        if able:
+            links.append(Link(group, able))
+    if not links:
+        raise left_out[0].reason if left_out else UsageError(f"group {name!r} has no deployment")
+    return Plan(name, tuple(links), tuple(left_out))
+
+
+def _chain(catalog: Catalog, name: str, fallbacks: Sequence[str] | None) -> list[Group]:
+    """The groups of the chain. A link that is a bare model is asked with the parameters of the group it stands in for.
+
+    Raises UsageError for an unknown name, a repeated link or id, the embedded model as a link, or too long a chain.
+    """
+    group = catalog.resolve(name)
+    names = group.fallbacks if fallbacks is None else tuple(fallbacks)
+    if len(names) >= MAX_LINKS:
+        raise UsageError(f"a chain of {len(names) + 1} links", hint=f"a chain has at most {MAX_LINKS} links")
+    others = [catalog.resolve(each) for each in names]
+    params = group.deployments[0].params if group.deployments else Params()
+    others = [other if other.name in catalog.groups else _with_params(other, params) for other in others]
+    for other in others:
+        if any(deployment.is_local and not deployment.allow_toy for deployment in other.deployments):
+            raise UsageError(
+                f"{other.name!r} is the small embedded model, which is no fallback",
+                hint="an outage must not end in nonsense: use a self-hosted model, or set allow_toy = true on a group",
+            )
+    repeated = _repeated([each.name for each in (group, *others)])
+    if repeated is not None:
+        raise UsageError(f"the chain names {repeated!r} twice", hint="name each link once")
+    repeated = _repeated([deployment.id for each in (group, *others) for deployment in each.deployments])
+    if repeated is not None:
+        raise UsageError(f"two deployments of the chain have the id {repeated!r}", hint="give one of them another id")
+    return [group, *others]
+
+
+def _with_params(group: Group, params: Params) -> Group:
+    return replace(group, deployments=tuple(replace(deployment, params=params) for deployment in group.deployments))
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
