@@ -1,0 +1,126 @@
+"""Each setting in force, with its value as written and the place it comes from: what `config show --origin` prints.
+
+Nothing here decides what is in force: the catalog is built the usual way first, and this only tells where things stand.
+No secret leaves this module; a reference to one (`env:NAME`) is not a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmctl.config.files import sources
+from llmctl.config.load import VARIABLES, assembled, fresh, packaged
+from llmctl.config.source import is_secret, locate, written
+from llmctl.core.catalog import Settings, dotted
+from llmctl.core.redact import MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llmctl.config.files import Source
+    from llmctl.config.places import Places
+    from llmctl.core.catalog import Catalog, KeyPath
+
+BUILT_IN = "built-in"
+_DEFAULTS: dict[KeyPath, str] = {
+    ("retry", "retries"): "retries",
+    ("retry", "tries"): "tries",
+    ("retry", "patience"): "patience_s",
+    ("retry", "max_wait"): "max_wait_s",
+    ("timeout", "connect"): "connect_s",
+    ("timeout", "first_token"): "first_token_s",
+    ("timeout", "idle"): "idle_s",
+    ("timeout", "total"): "total_s",
+    ("log", "content"): "log_content",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key in force. `origin` is `built-in`, `FILE:LINE` or an environment variable; a secret value is masked."""
+
+    path: KeyPath
+    value: Any
+    origin: str
+
+    @property
+    def key(self) -> str:
+        """The path as it is written in the file."""
+        return dotted(self.path)
+
+
+def origins(places: Places, environ: Mapping[str, str]) -> list[Setting]:
+    """Every setting in force: plain settings first, then model groups, then providers. Raises ConfigInvalid."""
+    found = sources(places)
+    plain, _ = fresh(found)
+    catalog = assembled(plain, environ, found)
+    tree = written(found)
+    plain_keys = {key: value for key, value in tree.items() if key not in {"models", "providers"}}
+    groups = {name: row for name, row in packaged()["groups"].items() if name not in tree.get("models", {})}
+    return [
+        *_settings(plain_keys, environ, found),
+        *_built_in(groups),
+        *_from_files({"models": tree.get("models", {})}, found),
+        *_from_files({"providers": tree.get("providers", {})}, found),
+        *_from_variables(catalog, environ),
+    ]
+
+
+def _settings(tree: Mapping[str, Any], environ: Mapping[str, str], found: Sequence[Source]) -> Iterator[Setting]:
+    variables = {path: name for name, path in VARIABLES.items() if environ.get(name)}
+    said = {setting.path: setting for setting in _from_files(tree, found)}
+    for path in dict.fromkeys([("version",), *VARIABLES.values(), *_DEFAULTS, *said]):
+        if path in variables:
+            yield Setting(path, environ[variables[path]], variables[path])
+        elif path in said:
+            yield said[path]
+        elif path in _DEFAULTS:
+            yield Setting(path, _default(_DEFAULTS[path]), BUILT_IN)
+
+
+def _default(name: str) -> Any:
+    value = getattr(Settings(), name)
+    return f"{value:g}s" if name.endswith("_s") else value
+
+
+def _built_in(groups: Mapping[str, Any]) -> Iterator[Setting]:
+    for path, value in _leaves({"models": groups}):
+        yield Setting(path, value, BUILT_IN)
+
+
+def _from_files(tree: Mapping[str, Any], found: Sequence[Source]) -> Iterator[Setting]:
+    for path, value in _leaves(tree):
+        at = locate(found, path)
+        yield Setting(path, masked(path, value), f"{found[at[0]].path}:{at[1]}" if at else BUILT_IN)
+
+
+def _from_variables(catalog: Catalog, environ: Mapping[str, str]) -> Iterator[Setting]:
+    """Keys and addresses of providers that the field's own environment variables give, where the file gives none."""
+    for name, provider in catalog.providers.items():
+        key = next((each for each in provider.key if environ.get(each)), None)
+        if key and not provider.api_key:
+            yield Setting(("providers", name, "api_key"), MASK, key)
+        address = next((each for each in provider.address_names if environ.get(each)), None)
+        if address and not provider.api_base_set:
+            path = ("providers", name, "api_base")
+            yield Setting(path, masked(path, environ[address]), address)
+
+
+def _leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every value that is not a table, with its path; a list of tables is gone into, another list is one value."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, (*path, key))
+    elif isinstance(tree, list) and any(isinstance(each, dict) for each in tree):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, (*path, i))
+    else:
+        yield path, tree
+
+
+def masked(path: KeyPath, value: Any) -> Any:
+    """`value`, or a mask where it is a secret."""
+    if isinstance(value, list):
+        return [masked(path, each) for each in value]
+    return MASK if isinstance(value, str) and is_secret(str(path[-1]), value) else value
