@@ -1,0 +1,127 @@
+"""One daemon thread that does a store's work in order, so that no event loop ever waits for a disk.
+
+Plain thread and queue: `concurrent.futures` would cost a start-up what the whole ledger write takes. Jobs run first in,
+first out, and a job once given is done even if nobody waits for it any more (a cancelled call is still recorded).
+Nothing crosses a fork: a child that calls gets a thread of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class _Lane:
+    """The queue of one process; `unstarted` is taken once, by whoever starts its thread."""
+
+    __slots__ = ("jobs", "unstarted")
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.unstarted = threading.Lock()
+
+
+class _Job:
+    """A function and where its outcome goes: `(value, None)` or `(None, error)`."""
+
+    __slots__ = ("deliver", "work")
+
+    def __init__(self, work: Callable[[], Any], deliver: Callable[[tuple[Any, BaseException | None]], None]) -> None:
+        self.work = work
+        self.deliver = deliver
+
+    def do(self) -> None:
+        outcome: tuple[Any, BaseException | None]
+        try:
+            outcome = (self.work(), None)
+        except BaseException as error:  # noqa: BLE001 - carried to whoever asked, and raised there
+            outcome = (None, error)
+        self.deliver(outcome)
+
+
+class Worker:
+    """A thread, begun with the first job. `holds` lives as long as the thread does: while the process, unless closed.
+
+    What a daemon thread holds is never finalised, so a connection in `holds` is not closed (with a checkpoint and two
+    fsyncs) only because a short-lived process leaves.
+    """
+
+    def __init__(self, name: str, holds: object = None) -> None:
+        """`name` is the thread's name."""
+        self._name = name
+        self._holds = holds
+        self._lanes: dict[int, _Lane] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a job waits behind the one that runs now."""
+        lane = self._lanes.get(os.getpid())
+        return lane is not None and not lane.jobs.empty()
+
+    def call(self, work: Callable[[], T]) -> T:
+        """What `work()` returns or raises, waited for by a thread that has no event loop."""
+        outcomes: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._give(_Job(work, outcomes.put))
+        value, error = outcomes.get()
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work()` returns or raises, awaited from any event loop. Cancelling the wait does not stop the work."""
+        from asyncio import get_running_loop
+
+        loop = get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def deliver(outcome: tuple[Any, BaseException | None]) -> None:
+            try:
+                loop.call_soon_threadsafe(_settle, future, outcome)
+            except RuntimeError:  # the loop has closed: nobody waits any more
+                return
+
+        self._give(_Job(work, deliver))
+        return await future
+
+    def close(self) -> None:
+        """Finish the jobs given so far and end the thread; a later job begins a new one."""
+        lane = self._lanes.pop(os.getpid(), None)
+        if lane is None or lane.unstarted.acquire(blocking=False):
+            return
+        done: SimpleQueue[Any] = SimpleQueue()
+        lane.jobs.put(_Job(lambda: None, done.put))
+        lane.jobs.put(None)
+        done.get()
+
+    def _give(self, job: _Job) -> None:
+        pid = os.getpid()
+        lane = self._lanes.get(pid)
+        if lane is None:
+            lane = self._lanes.setdefault(pid, _Lane())
+        lane.jobs.put(job)
+        if lane.unstarted.acquire(blocking=False):
+            threading.Thread(target=_work, args=(lane, self._holds), name=self._name, daemon=True).start()
+
+
+def _work(lane: _Lane, _holds: object) -> None:
+    while (job := lane.jobs.get()) is not None:
+        job.do()
+        del job
+
+
+def _settle(future: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
+    if future.done():  # cancelled meanwhile
+        return
+    value, error = outcome
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
