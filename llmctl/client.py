@@ -1,0 +1,292 @@
+"""The composition root and the library face: joins configuration, stores and engine into one `Client`.
+
+The core is asynchronous. The synchronous face runs it on one background event loop of its own, so it works the same in
+a script, inside a running event loop (a notebook), and from several threads.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from llmctl.config.load import catalog_of, load_catalog
+from llmctl.config.places import places as find_places
+from llmctl.core.catalog import MAX_RETRIES
+from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
+from llmctl.core.types import Request, ResponseFormat
+from llmctl.routing.call import Policy
+from llmctl.routing.plan import make_plan
+from llmctl.run import asking, extras
+from llmctl.run.background import BackgroundLoop
+from llmctl.run.clock import SystemClock
+from llmctl.run.endpoint import Endpoints
+from llmctl.run.engine import Ask, CallRun, Engine
+from llmctl.run.observe import Hooks
+from llmctl.store.ledger import SqliteLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from llmctl.config.places import Places
+    from llmctl.core.catalog import Deployment
+    from llmctl.core.record import Answer
+    from llmctl.core.types import Event, Message, Params
+    from llmctl.run.observe import Hook
+    from llmctl.run.ports import Clock, Ledger, Transport
+
+T = TypeVar("T")
+
+DEFAULT_GROUP = "fast"
+LOCAL_GROUP = "local"
+
+
+class Client:
+    """Asks models. One client may be used from several threads and event loops; close it, or use it as a context."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | str | Path | Sequence[str | Path] | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        ledger: Ledger | None = None,
+        hooks: Sequence[Hook] = (),
+    ) -> None:
+        """`config` is a dict of the configuration's shape, one path or several, or None for the user's own files.
+
+        `transport`, `clock`, `rng` and `ledger` take test doubles (`llmctl.testing`). Raises ConfigInvalid.
+        """
+        environ = os.environ if environ is None else environ
+        if config is None or isinstance(config, (str, Path)):
+            paths = [str(config)] if config else []
+        else:
+            paths = [] if isinstance(config, Mapping) else [str(path) for path in config]
+        self.places: Places = find_places(environ, paths)
+        if isinstance(config, Mapping):
+            self.catalog = catalog_of(dict(config), environ)
+        else:
+            self.catalog = load_catalog(self.places, environ)
+        self.endpoints = Endpoints(environ)
+        self.ledger: Ledger = SqliteLedger(self.places.ledger, self.places.spool) if ledger is None else ledger
+        self._environ = environ
+        self._double = transport
+        self._transports: dict[str, Transport] = {}
+        self._loop = BackgroundLoop()
+        dice = (rng or random.SystemRandom()).random
+        self._engine = Engine(
+            settings=self.catalog.settings,
+            endpoints=self.endpoints,
+            transport=self._transport,
+            ledger=self.ledger,
+            clock=clock or SystemClock(),
+            dice=dice,
+            hooks=Hooks(hooks),
+        )
+
+    # ---------------------------------------------------------------- asking
+
+    def call(
+        self,
+        prompt: str | None = None,
+        *,
+        model: str | None = None,
+        messages: Sequence[Message | Mapping[str, Any]] | None = None,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+        tool_choice: str | Mapping[str, Any] | None = None,
+        schema: Mapping[str, Any] | None = None,
+        params: Params | None = None,
+        fallbacks: Sequence[str] | None = None,
+        retries: int | None = None,
+        timeout: float | None = None,
+        max_wait: float | None = None,
+        on_break: str = "fail",
+        tags: Mapping[str, str] | None = None,
+        session: str | None = None,
+        log: bool = True,
+        command: str = "library",
+        buffered: bool = False,
+        **parameters: Any,
+    ) -> CallRun:
+        """A call, not yet begun: iterate over its `events()`, then read its `answer`.
+
+        `parameters` are those of `Params` (temperature, max_tokens, seed, ...); times are seconds; `fallbacks` replaces
+        the group's chain. `log=False` keeps no text of it; the row stays. Raises UsageError, MissingCredential and
+        ConfigInvalid, before anything is sent.
+        """
+        if on_break not in ("fail", "restart"):
+            raise UsageError(f"on_break {on_break!r}", hint="use fail or restart")
+        if isinstance(fallbacks, str):
+            raise UsageError("fallbacks is a list of names, not one text", hint=f"fallbacks=[{fallbacks!r}]")
+        request = Request(
+            messages=asking.messages_of(prompt, messages, system),
+            params=asking.params_of(params, parameters),
+            tools=asking.tools_of(tools),
+            tool_choice=asking.tool_choice_of(tool_choice),
+            response_format=None if schema is None else ResponseFormat("json_schema", schema),
+        )
+        settings = self.catalog.settings
+        policy = Policy(
+            retries=settings.retries if retries is None else asking.within("retries", retries, MAX_RETRIES),
+            tries=settings.tries,
+            patience_s=settings.patience_s,
+            max_wait_s=settings.max_wait_s if max_wait is None else asking.within("max_wait", max_wait),
+            total_s=settings.total_s if timeout is None else asking.within("timeout", timeout),
+            restart=on_break == "restart",
+        )
+        name = model or self.default_model
+        ask = Ask(
+            request=request,
+            plan=make_plan(self.catalog, name, fallbacks=fallbacks, obstacle=self.endpoints.obstacle),
+            policy=policy,
+            command=command,
+            tags=dict(tags or {}),
+            session=session,
+            keep_text=log and settings.log_content == "full",
+            buffered=buffered,
+            fixed_deadline=timeout is not None,
+        )
+        return self._engine.call(ask)
+
+    def complete(self, prompt: str | None = None, **options: Any) -> Answer:
+        """One whole answer; the options are those of `call`. Raises the error the call ended in."""
+        return self._loop.run(self.acomplete(prompt, **options))
+
+    async def acomplete(self, prompt: str | None = None, **options: Any) -> Answer:
+        """As `complete`, on the caller's own event loop."""
+        run = self.call(prompt, buffered=True, **options)
+        async with aclosing(run.events()) as events:
+            async for _ in events:
+                pass
+        assert run.answer is not None, "a call that raised nothing has an answer"
+        return run.answer
+
+    def stream(self, prompt: str | None = None, **options: Any) -> Stream:
+        """The answer's events as they are made; afterwards the stream's `answer` is set."""
+        return Stream(self.call(prompt, **options), self._loop)
+
+    def astream(self, prompt: str | None = None, **options: Any) -> AsyncStream:
+        """As `stream`, on the caller's own event loop."""
+        return AsyncStream(self.call(prompt, **options))
+
+    @property
+    def default_model(self) -> str:
+        """The model asked when none is named: configured, else the first group with a key, else the embedded one.
+
+        Raises MissingCredential when there is nothing to ask.
+        """
+        if self.catalog.default_model:
+            return self.catalog.default_model
+        for name in (DEFAULT_GROUP, *self.catalog.groups):
+            if self._reaches_a_provider(name):
+                return name
+        if extras.installed("local"):
+            return LOCAL_GROUP
+        install = extras.missing("local", "the embedded model").hint
+        raise MissingCredential(
+            "no key for any provider was found",
+            hint=f"set one (OPENAI_API_KEY, GROQ_API_KEY, ...), or install the embedded model: {install}",
+        )
+
+    def _reaches_a_provider(self, name: str) -> bool:
+        """Whether something beyond the embedded model can be asked by `name`."""
+        try:
+            plan = make_plan(self.catalog, name, fallbacks=None, obstacle=self.endpoints.obstacle)
+        except LlmctlError:
+            return False
+        return any(not deployment.is_local for link in plan.links for deployment in link.deployments)
+
+    # ---------------------------------------------------------------- parts
+
+    def _transport(self, deployment: Deployment) -> Transport:
+        if self._double is not None:
+            return self._double
+        kind = "local" if deployment.is_local else "http"
+        if kind not in self._transports:
+            self._transports.setdefault(kind, self._make_transport(kind))
+        return self._transports[kind]
+
+    def _make_transport(self, kind: str) -> Transport:
+        if kind == "local":
+            from llmctl.run.local import LocalTransport
+
+            return LocalTransport(self.places.weights)
+        from llmctl.run.transport import HttpTransport
+
+        return HttpTransport(self._environ)
+
+    async def aclose(self) -> None:
+        """Let go of what this event loop's calls held open."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    def close(self) -> None:
+        """Stop the calls of the synchronous face that still run, and let go of everything."""
+        if self._transports or self._loop.running:
+            self._loop.stop(self.aclose())
+        close = getattr(self.ledger, "close", None)
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AsyncStream:
+    """The events of one call; `answer` is set when they have ended well."""
+
+    def __init__(self, run: CallRun) -> None:
+        self._run = run
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer, once the events have ended."""
+        return self._run.answer
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self._run.events()
+
+
+class Stream:
+    """The events of one call, for a plain `for`; `answer` is set when they have ended well."""
+
+    def __init__(self, run: CallRun, loop: BackgroundLoop) -> None:
+        self._run = run
+        self._loop = loop
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer, once the events have ended."""
+        return self._run.answer
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._loop.iterate(self._run.events())
+
+
+_shared: Client | None = None
+
+
+def _client() -> Client:
+    global _shared  # noqa: PLW0603 - one client behind the module-level functions
+    if _shared is None:
+        _shared = Client()
+    return _shared
+
+
+def complete(prompt: str | None = None, **options: Any) -> Answer:
+    """`Client().complete`, on a client shared by the process."""
+    return _client().complete(prompt, **options)
+
+
+def stream(prompt: str | None = None, **options: Any) -> Stream:
+    """`Client().stream`, on a client shared by the process."""
+    return _client().stream(prompt, **options)

@@ -1,0 +1,212 @@
+"""One attempt: encode, send, decode, under the clocks. It yields events and ends well, or raises one of our errors.
+
+The first-token clock runs from before the connection until the first event that shows something; then the idle clock
+runs from one such event to the next, so that comments and empty events do not keep a silent model alive. Both run only
+while we wait for the provider: time that the consumer takes between events does not count, except for the deadline.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from llmctl.core.errors import (
+    BadResponse,
+    ConnectionFailed,
+    ContentFiltered,
+    DeadlineExceeded,
+    LlmctlError,
+    ProviderError,
+    StreamTruncated,
+    TimedOut,
+    Unavailable,
+)
+from llmctl.core.redact import MASK, redact
+from llmctl.core.types import Fold
+from llmctl.wire.base import load
+from llmctl.wire.headers import request_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from llmctl.core.catalog import Deployment
+    from llmctl.core.types import Completion, Event, Request
+    from llmctl.run.ports import Clock, Response, Transport
+    from llmctl.wire.base import Endpoint
+
+MAX_ERROR_BODY = 64 << 10
+_SHORTEST_CUT = 8
+"""How much of a key at least must show before what is left of it after a cut is masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The time limits of one attempt, in seconds; `total_s` is what is left of the call's deadline."""
+
+    connect_s: float
+    first_token_s: float
+    idle_s: float
+    total_s: float
+
+
+class AttemptRun:
+    """One try at one deployment. When `events()` has ended, the measurements say how it went."""
+
+    def __init__(self, deployment: Deployment, request: Request, endpoint: Endpoint, limits: Limits) -> None:
+        self.deployment = deployment
+        self.fold = Fold()
+        self.status: int | None = None
+        self.request_id = ""
+        self.first_token_s: float | None = None
+        self._request = request
+        self._endpoint = endpoint
+        self._limits = limits
+        self._wire = load(deployment.provider.protocol)
+        self._encoded = self._wire.encode(request, deployment, endpoint)
+        self._started = 0.0
+        self._patience_s = limits.first_token_s
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The parameters that this provider cannot take."""
+        return self._encoded.dropped
+
+    def completion(self) -> Completion:
+        """What has come so far; what the server says of itself is masked."""
+        made = self.fold.completion()
+        model, fingerprint = self._masked(made.reported_model), self._masked(made.system_fingerprint)
+        return replace(made, reported_model=model, system_fingerprint=fingerprint)
+
+    async def events(self, transport: Transport, clock: Clock) -> AsyncGenerator[Event, None]:
+        """The events of the answer. Raises the error that ended it otherwise, with secrets masked."""
+        self._started = clock.monotonic()
+        try:
+            async with AsyncExitStack() as stack:
+                response = await self._open(stack, transport, clock)
+                decoder = self._wire.decoder(self._request, response.status, response.headers)
+                chunks = await stack.enter_async_context(aclosing(self._chunks(response, clock)))
+                async for chunk in chunks:
+                    for event in decoder.feed(chunk):
+                        self._note(event, clock)
+                        yield event
+                    if decoder.done:
+                        break
+                for event in decoder.end():
+                    self._note(event, clock)
+                    yield event
+            self._check_finish()
+        except LlmctlError as error:
+            self._present(error)
+            raise
+
+    async def _open(self, stack: AsyncExitStack, transport: Transport, clock: Clock) -> Response:
+        sending = transport.send(self._encoded.http, self.deployment, connect_s=self._limits.connect_s)
+        now = clock.monotonic()
+        try:
+            async with clock.timeout(self._left(now)):
+                response = await stack.enter_async_context(sending)
+        except TimeoutError as error:
+            raise self._timed_out(now) from error
+        self._patience_s -= clock.monotonic() - now
+        self.status, self.request_id = response.status, self._masked(request_id(response.headers))
+        if not 200 <= response.status < 300:
+            raise await self._refusal(response, clock)
+        return response
+
+    async def _chunks(self, response: Response, clock: Clock) -> AsyncGenerator[bytes, None]:
+        """The body until its end, a struck clock, or a break; the last two hurt before the finish only."""
+        async with aclosing(response.chunks()) as chunks:
+            while True:
+                now = clock.monotonic()
+                try:
+                    async with clock.timeout(self._left(now)):
+                        chunk = await anext(chunks, None)
+                except TimeoutError as error:
+                    if self.fold.finish_reason:
+                        return
+                    raise self._timed_out(now) from error
+                except ProviderError as error:
+                    if self.fold.finish_reason:
+                        return
+                    if self.first_token_s is None or not isinstance(error, ConnectionFailed):
+                        raise
+                    raise StreamTruncated(
+                        f"the connection broke in the middle of the answer: {error.message}"
+                    ) from error
+                if chunk is None:
+                    return
+                self._patience_s -= clock.monotonic() - now
+                yield chunk
+
+    def _note(self, event: Event, clock: Clock) -> None:
+        self.fold.add(event)
+        if event.shows:
+            self._patience_s = self._limits.idle_s
+            if self.first_token_s is None:
+                self.first_token_s = clock.monotonic() - self._started
+
+    def _left(self, now: float) -> float:
+        """The seconds until a clock strikes: that of the provider's silence, or the deadline of the call."""
+        return min(self._patience_s, self._started + self._limits.total_s - now)
+
+    def _timed_out(self, now: float) -> LlmctlError:
+        """The error of the clock that struck in the wait that began at `now`."""
+        limits = self._limits
+        if self._started + limits.total_s - now <= self._patience_s:
+            return DeadlineExceeded("no whole answer before the call's deadline", hint="allow more time with --timeout")
+        if self.first_token_s is None:
+            return TimedOut(f"no first token within {limits.first_token_s:g} s", hint="raise [timeout] first_token")
+        return TimedOut(f"nothing more came for {limits.idle_s:g} s", hint="raise [timeout] idle")
+
+    async def _refusal(self, response: Response, clock: Clock) -> ProviderError:
+        """The error that a response without an answer means."""
+        if response.status < 400:
+            to = self._masked(response.headers.get("location", "nowhere").partition("?")[0])[:200]
+            return BadResponse(
+                f"HTTP {response.status} points to {to}; redirects are never followed",
+                hint="set api_base to that address if you trust it",
+                status=response.status,
+            )
+        body = bytearray()
+        try:
+            async with clock.timeout(self._left(clock.monotonic())), aclosing(response.chunks()) as chunks:
+                async for chunk in chunks:
+                    body += chunk
+                    if len(body) > MAX_ERROR_BODY:
+                        break
+        except (TimeoutError, LlmctlError):
+            pass  # the status has been heard: what is missing of its explanation does not change the class
+        return self._wire.classify(response.status, response.headers, bytes(body[:MAX_ERROR_BODY]), clock.now())
+
+    def _check_finish(self) -> None:
+        if self.fold.finish_reason == "content_filter":
+            raise ContentFiltered("the provider's content filter stopped the answer", hint="rephrase the prompt")
+        if self.fold.finish_reason == "error":
+            raise Unavailable("the provider ended the answer with an error of its own")
+
+    def _present(self, error: LlmctlError) -> None:
+        """Say where it happened, and mask what must not be shown, in the causes too: a traceback prints them."""
+        served_by = self.deployment.served_by
+        message = self._masked(error.message)
+        error.message = message if message.startswith(served_by) else f"{served_by}: {message}"
+        error.hint = self._masked(error.hint)
+        error.request_id = self._masked(error.request_id)
+        error.provider, error.model = self.deployment.provider.name, self.deployment.model
+        error.status = error.status or self.status
+        error.partial_text = self.fold.text
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.args = tuple(self._masked(arg) if isinstance(arg, str) else arg for arg in cause.args)
+            cause = cause.__cause__ or cause.__context__
+        error.args = (error.message,)
+
+    def _masked(self, text: str) -> str:
+        """`text` without the key, nor what is left of it where a body or a header was cut to a snippet."""
+        key = self._endpoint.key
+        text = redact(text, (key,))
+        value = key.reveal()
+        for size in range(len(value) - 1, _SHORTEST_CUT - 1, -1):
+            if value[:size] in text:
+                return text.replace(value[:size], MASK)
+        return text

@@ -1,0 +1,144 @@
+"""One event loop in a thread of its own: how the synchronous face runs the asynchronous core.
+
+It works the same in a script, inside a running event loop (a notebook), from several threads and after a fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import weakref
+from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmctl.core.errors import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine, Iterator
+
+    from llmctl.core.types import Event
+
+T = TypeVar("T")
+
+CLEAN_UP_S = 5.0
+"""How long an interrupted caller waits for the ledger row of its call to be completed."""
+
+
+class BackgroundLoop:
+    """One event loop in a daemon thread, started when it is first needed, ended with its owner or its process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._end: weakref.finalize[..., Any] | None = None
+        self._pid = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop has been started, by this process: a forked child has no such thread."""
+        return self._loop is not None and self._pid == os.getpid()
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or not self.running:
+                self._loop = asyncio.new_event_loop()
+                self._pid = os.getpid()
+                thread = threading.Thread(target=_serve, args=(self._loop,), name="llmctl", daemon=True)
+                thread.start()
+                # A process that leaves in the middle of a call still completes the call's row.
+                self._end = weakref.finalize(self, _end, self._loop, thread, self._pid)
+            return self._loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`; an interrupt cancels it and waits until it has cleaned up."""
+        ended = threading.Event()
+
+        async def guarded() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(guarded(), self._started())
+        try:
+            return future.result()
+        except FutureCancelled:
+            raise _closed() from None
+        except BaseException:
+            future.cancel()
+            ended.wait(CLEAN_UP_S)
+            raise
+
+    def iterate(self, events: AsyncGenerator[Event, None]) -> Iterator[Event]:
+        """The events, pulled by the loop and handed over through a queue; leaving early cancels the call."""
+        handed: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+        ended = threading.Event()
+
+        async def pull() -> None:
+            try:
+                async for event in events:
+                    handed.put(event)
+            except asyncio.CancelledError:
+                handed.put(_closed())
+                raise
+            except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+                handed.put(error)
+            finally:
+                ended.set()
+                handed.put(None)
+
+        future = asyncio.run_coroutine_threadsafe(pull(), self._started())
+        try:
+            while (item := handed.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            future.cancel()
+            ended.wait(CLEAN_UP_S)
+
+    def stop(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancel what runs, do `last`, and end the loop and its thread."""
+        loop = self._started()
+
+        async def wind_up() -> None:
+            await _cancel_all()
+            await last
+
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(wind_up(), loop).result(CLEAN_UP_S)
+        if self._end is not None:
+            self._end()
+        self._loop = None
+
+
+def _closed() -> Cancelled:
+    return Cancelled("the client was closed during the call")
+
+
+async def _cancel_all() -> None:
+    """Cancel every other task of this loop, until there is none."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run `loop` until it is stopped, then leave nothing of it behind."""
+    loop.run_forever()
+    loop.run_until_complete(_cancel_all())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, pid: int) -> None:
+    """End `loop` and its thread; in a forked child there is neither."""
+    if pid == os.getpid() and thread.is_alive():
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(CLEAN_UP_S)

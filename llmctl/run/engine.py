@@ -1,0 +1,360 @@
+"""The engine: drives the call machine against the world, and writes down what happened.
+
+One `CallRun` is one call. Its events come out as they are made; its answer, or its error, comes at the end. The row is
+written before the first byte leaves and completed at the end, whatever the end is: success, failure, cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from llmctl.core.errors import MATRIX, LlmctlError, UsageError
+from llmctl.core.record import Answer, Attempt, CallRecord, ulid
+from llmctl.core.snapshot import Snapshot
+from llmctl.core.tokens import estimate
+from llmctl.core.types import Completion, Params, Usage
+from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
+from llmctl.run.attempt import AttemptRun, Limits
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Hooks, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping
+
+    from llmctl.core.catalog import Deployment, Settings
+    from llmctl.core.record import State
+    from llmctl.core.types import Event, Request
+    from llmctl.routing.plan import Plan
+    from llmctl.run.endpoint import Endpoints
+    from llmctl.run.ports import Clock, Ledger, Transport
+
+INCOMPLETE = MATRIX["AnswerIncomplete"].exit
+_ESTIMATED_CHARS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call to be made: what is asked, of whom, within which bounds, and under which labels."""
+
+    request: Request
+    plan: Plan
+    policy: Policy
+    command: str = "library"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    session: str | None = None
+    keep_text: bool = True
+    buffered: bool = False
+    fixed_deadline: bool = False
+    """Whether the caller set the total deadline, so that it is not stretched for a slow local model."""
+
+
+class Engine:
+    """What all calls of a client share: the world they happen in."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        endpoints: Endpoints,
+        transport: Callable[[Deployment], Transport],
+        ledger: Ledger,
+        clock: Clock,
+        dice: Callable[[], float],
+        hooks: Hooks | None = None,
+    ) -> None:
+        """`transport` gives the way to a deployment; `dice` gives numbers in [0, 1)."""
+        self.settings = settings
+        self.endpoints = endpoints
+        self.transport = transport
+        self.ledger = ledger
+        self.clock = clock
+        self.dice = dice
+        self.hooks = hooks or Hooks()
+
+    def call(self, ask: Ask) -> CallRun:
+        """A call, not yet begun."""
+        return CallRun(self, ask)
+
+
+class CallRun:
+    """One call. Iterate over `events()`; then `answer` is set, or an error was raised. Not reusable."""
+
+    def __init__(self, engine: Engine, ask: Ask) -> None:
+        self.answer: Answer | None = None
+        self.attempts: list[Attempt] = []
+        self.exit_if_stopped = 130
+        """The exit code of the row if the call is stopped from outside; whoever stops it otherwise says so here."""
+        self._engine = engine
+        self.ask = ask
+        self._began = engine.clock.monotonic()
+        now = engine.clock.now()
+        self._prompt_tokens = estimate_prompt(ask.request)
+        policy = replace(ask.policy, total_s=_total_s(ask, self._prompt_tokens))
+        self.call = Call(ask.plan, policy, started=now, dice=engine.dice)
+        self.record = CallRecord(
+            id=ulid(now, int(engine.dice() * (1 << 40)) << 40 | int(engine.dice() * (1 << 40))),
+            started_at=now,
+            command=ask.command,
+            model=ask.plan.name,
+            session=ask.session,
+            tags=ask.tags,
+        )
+        self._last: AttemptRun | None = None
+        self._used: Usage | None = None
+        self._first_token_ms: float | None = None
+        self._waited_s = 0.0
+        self._shown = False
+        self._begun = False
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """The answer's events. Raises the error the call ended in; then `answer` stays None."""
+        if self._begun:
+            raise UsageError("the events of a call can be read once", hint="ask again for another answer")
+        self._begun = True
+        engine = self._engine
+        error: BaseException | None = None
+        try:
+            # Inside, so that a call which is stopped while its row is being written still completes it.
+            await engine.ledger.begin(self.record, _transcript(self.ask.request) if self.ask.keep_text else None)
+            engine.hooks.tell(CallStarted(self.record, self.ask.plan))
+            async with aclosing(self._steps()) as steps:
+                async for event in steps:
+                    yield event
+        except LlmctlError as raised:
+            error = raised
+            raised.attempts = tuple(self.attempts)
+            raise
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            await self._finish(error)
+
+    async def _steps(self) -> AsyncGenerator[Event, None]:
+        clock, hooks = self._engine.clock, self._engine.hooks
+        while True:
+            match self.call.next(Snapshot(), clock.now()):
+                case Send() as send:
+                    async with aclosing(self._attempt(send)) as events:
+                        async for event in events:
+                            yield event
+                case Wait(until, why):
+                    wait_s, began = max(0.0, until - clock.now()), clock.monotonic()
+                    hooks.tell(Waiting(wait_s, why))
+                    try:
+                        await clock.sleep(wait_s)
+                    finally:
+                        self._waited_s += clock.monotonic() - began
+                case Fail(error, exit_code):
+                    error.chain_exit = exit_code
+                    raise error
+                case _:
+                    return
+
+    async def _attempt(self, send: Send) -> AsyncGenerator[Event, None]:
+        """One attempt, its outcome told to the machine. Buffered, only an attempt that ends well gives its events."""
+        engine = self._engine
+        started_at, began = engine.clock.now(), engine.clock.monotonic()
+        held: list[Event] = []
+        error: BaseException | None = None
+        self._last = None
+        try:
+            run = self._last = AttemptRun(
+                send.deployment,
+                _with_defaults(self.ask.request, send.deployment.params),
+                await engine.endpoints.resolve_async(send.deployment),
+                _limits(engine.settings, send.deployment, self._prompt_tokens, send.remaining_s),
+            )
+            engine.hooks.tell(
+                AttemptStarted(send.n, send.role, send.deployment.served_by, run.dropped, restarts=self._shown)
+            )
+            async with aclosing(run.events(engine.transport(send.deployment), engine.clock)) as events:
+                async for event in events:
+                    if self.ask.buffered:
+                        held.append(event)
+                        continue
+                    if not self._shown and (event.text or event.tool_calls or event.refusal):
+                        self._shown = True
+                        self.call.heard(Shown())
+                    yield event
+        except LlmctlError as raised:
+            error = raised
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            latency_s = engine.clock.monotonic() - began
+            attempt = self._row(send, error, started_at, latency_s)
+            self.attempts.append(attempt)
+            if self._last and self._last.first_token_s is not None:
+                self._first_token_ms = (began - self._began + self._last.first_token_s) * 1000
+        failed = error if isinstance(error, LlmctlError) else None
+        self.call.heard(Failed(failed, engine.clock.now()) if failed else Ended())
+        engine.hooks.tell(AttemptEnded(attempt, failed))
+        if failed is None:
+            for event in held:
+                yield event
+
+    def _row(self, send: Send, error: BaseException | None, started_at: float, latency_s: float) -> Attempt:
+        run, deployment = self._last, send.deployment
+        usage = self._used = self._usage(run) if run else None
+        known = error if isinstance(error, LlmctlError) else None
+        return Attempt(
+            n=send.n,
+            deployment=deployment.id,
+            provider=deployment.provider.name,
+            model=deployment.model,
+            role=send.role,
+            outcome="ok" if error is None else known.kind if known else "Cancelled",
+            started_at=started_at,
+            status=(known.status if known else None) or (run.status if run else None),
+            first_token_ms=run.first_token_s * 1000 if run and run.first_token_s is not None else None,
+            latency_ms=latency_s * 1000,
+            input_tokens=usage.input_tokens if usage else None,
+            output_tokens=usage.output_tokens if usage else None,
+            cost_nanousd=deployment.price.cost_nanousd(usage) if usage and deployment.price else None,
+            retry_after_s=known.retry_after_s if known else None,
+            request_id=(known.request_id if known else "") or (run.request_id if run else ""),
+            error=known.message if known else None,
+        )
+
+    def _usage(self, run: AttemptRun) -> Usage | None:
+        """The usage the provider reported; an estimate where it began to answer and never said; else None."""
+        if run.fold.usage is not None:
+            return run.fold.usage
+        completion = run.fold.completion()
+        made = sum(
+            map(_estimate, (completion.text, completion.reasoning, *(c.arguments for c in completion.tool_calls)))
+        )
+        if not made and run.fold.finish_reason is None:
+            return None
+        return Usage(self._prompt_tokens, made, estimated=True)
+
+    async def _finish(self, error: BaseException | None) -> None:
+        """Complete the row, and the answer where there is one."""
+        engine, run = self._engine, self._last
+        latency_s = engine.clock.monotonic() - self._began
+        completion = replace(run.completion(), usage=self._used) if run else Completion()
+        spent_s = sum(attempt.latency_ms or 0.0 for attempt in self.attempts) / 1000 + self._waited_s
+        state, exit_code = _state(error, completion, self.ask.request, self.exit_if_stopped)
+        served = run.deployment if run and (error is None or completion.text) else None
+        self.record = replace(
+            self.record.with_usage(completion.usage),
+            state=state,
+            finished_at=self.record.started_at + latency_s,
+            served_by=served.served_by if served else None,
+            provider=served.provider.name if served else None,
+            deployment=served.id if served else None,
+            fallback=served is not None and self.ask.plan.link_of(served) > 0,
+            attempt_count=len(self.attempts),
+            reported_model=completion.reported_model or None,
+            system_fingerprint=completion.system_fingerprint or None,
+            cost_nanousd=_cost(self.attempts),
+            latency_ms=latency_s * 1000,
+            first_token_ms=self._first_token_ms,
+            overhead_ms=max(0.0, latency_s - spent_s) * 1000,
+            finish_reason=completion.finish_reason,
+            error=error.kind if isinstance(error, LlmctlError) else "Cancelled" if error else None,
+            exit_code=exit_code,
+        )
+        attempts = tuple(self.attempts)
+        if error is None:
+            dropped = run.dropped if run else ()
+            self.answer = Answer(self.record, completion, attempts, self._waited_s * 1000, dropped, self._route())
+        await engine.ledger.complete(self.record, attempts, completion.text if self.ask.keep_text else None)
+        engine.hooks.tell(CallEnded(self.record, error))
+
+    def _route(self) -> dict[str, Any]:
+        group = self.ask.plan.links[0].group
+        links = len(self.ask.plan.links)
+        reason = "the only target" if links == 1 else f"link 1 of {links}"
+        if self.attempts and self.attempts[-1].n > 1:
+            reason = f"after {', '.join(f'{a.outcome} at {a.deployment}' for a in self.attempts[:-1])}"
+        return {"strategy": group.strategy, "reason": reason, "complexity": None}
+
+
+def estimate_prompt(request: Request) -> int:
+    """The estimated input tokens of a request: its text, its tools, and four tokens a message for the roles."""
+    text = sum(estimate(m.text) + sum(estimate(c.arguments) for c in m.tool_calls) + 4 for m in request.messages)
+    return text + sum(estimate(f"{t.name} {t.description} {t.parameters}") for t in request.tools)
+
+
+def _estimate(text: str) -> int:
+    """The estimated tokens of an answer's text; of an enormous one from its beginning, so that nobody waits for it."""
+    beginning = text[:_ESTIMATED_CHARS]
+    return estimate(beginning) * len(text) // max(1, len(beginning))
+
+
+def _total_s(ask: Ask, prompt_tokens: int) -> float:
+    """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
+    total_s = ask.policy.total_s
+    local = any(deployment.is_local for link in ask.plan.links for deployment in link.deployments)
+    if not local or ask.fixed_deadline:
+        return total_s
+    from llmctl.run.local import first_token_s
+
+    return total_s + first_token_s(prompt_tokens)
+
+
+def _limits(settings: Settings, deployment: Deployment, prompt_tokens: int, total_s: float) -> Limits:
+    """The time limits of one attempt: a longer first token where the model reasons, or reads slowly."""
+    wait_s = settings.first_token_reasoning_s if deployment.reasoning else settings.first_token_s
+    if deployment.is_local:
+        from llmctl.run.local import first_token_s
+
+        wait_s = max(wait_s, first_token_s(prompt_tokens))
+    return Limits(settings.connect_s, wait_s, settings.idle_s, total_s)
+
+
+def _with_defaults(request: Request, defaults: Params) -> Request:
+    """`request` with the deployment's parameters where it gives none of its own."""
+    if defaults == Params():
+        return request
+    own = request.params
+    chosen = {
+        name: getattr(own, name) if getattr(own, name) not in (None, ()) else getattr(defaults, name)
+        for name in Params.__dataclass_fields__
+        if name != "extra"
+    }
+    return replace(request, params=Params(**chosen, extra={**defaults.extra, **own.extra}))
+
+
+def _state(
+    error: BaseException | None, completion: Completion, request: Request, exit_if_stopped: int
+) -> tuple[State, int]:
+    """How the row ends: its state and exit code."""
+    if isinstance(error, LlmctlError):
+        if error.kind == "BudgetExceeded":
+            return "refused", error.exit_code
+        return ("incomplete" if error.exit_code == INCOMPLETE else "failed"), error.exit_code
+    if error is not None:
+        stopped = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
+        return ("cancelled", exit_if_stopped) if stopped else ("failed", 1)
+    if is_whole(completion.finish_reason, request):
+        return "ok", 0
+    return "incomplete", INCOMPLETE
+
+
+def is_whole(finish_reason: str | None, request: Request) -> bool:
+    """Whether an answer that ended so is whole: also when it was cut by the caller's own `max_tokens`."""
+    return finish_reason in ("stop", "tool_calls") or (
+        finish_reason == "length" and request.params.max_tokens is not None
+    )
+
+
+def _cost(attempts: list[Attempt]) -> int | None:
+    """What all attempts cost together; None when any that used tokens has no known price."""
+    used = [attempt for attempt in attempts if attempt.input_tokens is not None]
+    costs = [attempt.cost_nanousd for attempt in used]
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) and used else None
+
+
+def _transcript(request: Request) -> str:
+    """The prompt as the ledger keeps it: a lone user message as it is, a conversation with its roles."""
+    messages = request.messages
+    if len(messages) == 1:
+        return messages[0].text
+    return "\n\n".join(f"[{message.role}]\n{message.text}" for message in messages)

@@ -1,0 +1,81 @@
+"""What is told, after the fact, about a call: to the terminal, to hooks, to exporters.
+
+A hook is called and never awaited, and cannot fail a call: what it raises is counted, not spread. Durations are
+milliseconds, as in the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llmctl.core.errors import LlmctlError
+    from llmctl.core.record import Attempt, CallRecord
+    from llmctl.routing.plan import Plan
+
+    Hook = Callable[["Notice"], object]
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The row is written; nothing has been sent."""
+
+    record: CallRecord
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """An attempt is about to be sent; `restarts` when text already shown will be shown again, from its beginning."""
+
+    n: int
+    role: str
+    served_by: str
+    dropped: tuple[str, ...] = ()
+    restarts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The call waits `wait_s` seconds before its next attempt."""
+
+    wait_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt ended, in `error` or well."""
+
+    attempt: Attempt
+    error: LlmctlError | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """The call ended, whatever the end was; the row is complete."""
+
+    record: CallRecord
+    error: BaseException | None = None
+
+
+Notice = CallStarted | AttemptStarted | Waiting | AttemptEnded | CallEnded
+
+
+class Hooks:
+    """Tells each hook; `failures` counts those that raised."""
+
+    def __init__(self, hooks: Sequence[Hook] = ()) -> None:
+        self._hooks = tuple(hooks)
+        self.failures = 0
+
+    def tell(self, notice: Notice) -> None:
+        """Tell every hook."""
+        for hook in self._hooks:
+            try:
+                hook(notice)
+            except Exception:  # noqa: BLE001 - a user's hook may do anything, and must not fail a call
+                self.failures += 1

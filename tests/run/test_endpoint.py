@@ -1,0 +1,345 @@
+"""Addresses and credentials: whose word counts, what is refused before any socket, and what is never run or shown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from llmctl.core.catalog import Deployment, Provider
+from llmctl.core.errors import ConfigInvalid, ConnectionFailed, MissingCredential
+from llmctl.run.endpoint import Endpoints, is_loopback
+
+CANARY = "canary-7f3a9c2e51d84b06"
+OPENAI = Provider(
+    "openai", title="OpenAI", api_base="https://api.openai.com/v1", key=("OPENAI_API_KEY", "OPENAI_KEY"),
+    address=("OPENAI_BASE_URL",),
+)  # fmt: skip
+OLLAMA = Provider(
+    "ollama", api_base="http://127.0.0.1:11434/v1", key=("OLLAMA_API_KEY",), key_optional=True,
+    address=("OLLAMA_HOST",), loopback=True,
+)  # fmt: skip
+
+
+def deployment(provider: Provider = OPENAI, **changes: object) -> Deployment:
+    return replace(Deployment("d", provider, "m"), **changes)  # type: ignore[arg-type]
+
+
+def address(value: str, **changes: object) -> str:
+    return Endpoints({}).address(deployment(api_base=value, **changes))
+
+
+# ---------------------------------------------------------------- precedence
+
+
+def test_key_of_deployment_before_provider_before_variables_in_their_order() -> None:
+    endpoints = Endpoints({"OPENAI_API_KEY": "from-env", "OPENAI_KEY": "second-env"})
+    provider = replace(OPENAI, api_key="from-provider")
+    assert endpoints.credential(deployment(provider, api_key="from-deployment")).reveal() == "from-deployment"
+    assert endpoints.credential(deployment(provider)).reveal() == "from-provider"
+    assert endpoints.credential(deployment()).reveal() == "from-env"
+    assert endpoints.credential(deployment()).source == "env:OPENAI_API_KEY"
+    assert Endpoints({"OPENAI_API_KEY": "", "OPENAI_KEY": "second"}).credential(deployment()).reveal() == "second"
+
+
+def test_address_of_deployment_before_provider_before_variables_before_built_in() -> None:
+    endpoints = Endpoints({"OPENAI_BASE_URL": "https://env.example/v1", "OPENAI_API_BASE": "https://last.example"})
+    provider = replace(OPENAI, api_base="https://provider.example", api_base_set=True)
+    chosen = deployment(provider, api_base="https://deployment.example")
+    assert endpoints.address(chosen) == "https://deployment.example"
+    assert endpoints.address(deployment(provider)) == "https://provider.example"
+    assert endpoints.address(deployment()) == "https://env.example/v1"
+    assert Endpoints({"OPENAI_API_BASE": "https://last.example"}).address(deployment()) == "https://last.example"
+    assert Endpoints({"OPENAI_BASE_URL": " "}).address(deployment()) == "https://api.openai.com/v1"
+
+
+def test_provider_without_an_address_names_its_variable() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        Endpoints({}).address(deployment(replace(OPENAI, api_base="", address=())))
+    assert "OPENAI_API_BASE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1:4000", "http://127.0.0.1:4000/v1"),
+        ("127.0.0.1", "http://127.0.0.1:11434/v1"),
+        ("localhost", "http://localhost:11434/v1"),
+        (":4000", "http://127.0.0.1:4000/v1"),
+        ("0.0.0.0", "http://127.0.0.1:11434/v1"),
+        ("0.0.0.0:4000", "http://127.0.0.1:4000/v1"),
+        ("[::1]:4000", "http://[::1]:4000/v1"),
+        ("[::1]", "http://[::1]:11434/v1"),
+        ("::1", "http://[::1]:11434/v1"),
+        ("[::]:4000", "http://[::1]:4000/v1"),
+        ("http://127.0.0.1", "http://127.0.0.1/v1"),
+        ("http://127.0.0.1:4000/", "http://127.0.0.1:4000/v1"),
+        ("https://gpu.example", "https://gpu.example/v1"),
+        ("https://gpu.example:8443/ollama/v1", "https://gpu.example:8443/ollama/v1"),
+        (' "127.0.0.1:4000" ', "http://127.0.0.1:4000/v1"),
+    ],
+)
+def test_ollama_host_forms(host: str, expected: str) -> None:
+    assert Endpoints({"OLLAMA_HOST": host}).address(deployment(OLLAMA)) == expected
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:99999", "127.0.0.1:port", "http://[::1", "ftp://x", "u:p@127.0.0.1", "http://u@127.0.0.1"]
+)
+def test_broken_ollama_host_is_refused_as_configuration(host: str) -> None:
+    endpoints = Endpoints({"OLLAMA_HOST": host})
+    with pytest.raises(ConfigInvalid):
+        endpoints.address(deployment(OLLAMA))
+    assert isinstance(endpoints.obstacle(deployment(OLLAMA)), ConfigInvalid)
+
+
+def test_ollama_host_beyond_this_machine_needs_allow_http() -> None:
+    endpoints = Endpoints({"OLLAMA_HOST": "192.0.2.7:11434"})
+    with pytest.raises(ConfigInvalid, match="in the clear"):
+        endpoints.address(deployment(OLLAMA))
+    assert endpoints.address(deployment(OLLAMA, allow_http=True)) == "http://192.0.2.7:11434/v1"
+
+
+# ---------------------------------------------------------------- hostile addresses
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "file:///etc/passwd",
+        "gopher://127.0.0.1",
+        "//evil.example",
+        "evil.example",
+        "https://",
+        "https:///v1",
+        "https://user:pw@evil.example",
+        "https://user@evil.example",
+        "https://@evil.example",
+        "https://good.example\\@evil.example",
+        "https://good.example\\.evil.example",
+        "http://127.0.0.1\\.evil.example",
+        "https://h.example/\r\nx-injected: 1",
+        "https://h.example/a b",
+        "https://h\x00.example",
+        "https://h.example\x7f",
+        "https://\u0430pi.openai.com/v1",  # a Cyrillic a
+        "https://api.openai.com\u3002evil.example",  # an ideographic full stop is a dot to IDNA
+        "https://b\u00fccher.example",
+        "https://h.example/\u202egpj",
+        "https://h.example:99999",
+        "https://h.example:-1",
+        "https://h.example:port",
+        "https://[::1",
+        "https://a..b",
+        "https://" + "a" * 64 + ".example",
+        "https://" + "a." * 200 + "example",
+        "https://%65vil.example",
+        "http://127.0.0.1#@evil.example/",
+        "http://127.0.0.1?@evil.example/",
+        "https://h.example/v1?key=value",
+        "http://169.254.169.254/latest",
+        "http://evil.example",
+        "http://localhost.evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://evil.localhost",  # an ordinary resolver may ask the network for it
+        "http://2130706433",
+        "http://0.0.0.0",
+        "http://[::ffff:8.8.8.8]",
+    ],
+)
+def test_hostile_address_is_refused(hostile: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        address(hostile)
+    assert caught.value.message.isprintable()
+    assert caught.value.hint
+    assert Endpoints({"OPENAI_API_KEY": "k"}).obstacle(deployment(api_base=hostile)) is not None
+
+
+def test_password_in_an_address_is_not_repeated() -> None:
+    for hostile in (f"https://user:{CANARY}@h.example", f"ftp://user:{CANARY}@h.example", f"https://u:{CANARY}@h:x"):
+        with pytest.raises(ConfigInvalid) as caught:
+            address(hostile)
+        assert CANARY not in caught.value.message + caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        "https://api.example/v1",
+        "https://api.example:8443/v1/",
+        "HTTPS://API.example",
+        "https://xn--bcher-kva.example",
+        "https://a_b.internal",
+        "https://192.0.2.1:8000",
+        "https://[2001:db8::1]:8000/v1",
+        "http://127.0.0.1:8000",
+        "http://127.8.9.10",
+        "http://LOCALHOST:1",
+        "http://[::1]:8000/v1",
+    ],
+)
+def test_ordinary_address_is_taken_as_it_is(fine: str) -> None:
+    assert address(fine) == fine
+
+
+def test_allow_http_opens_plain_http_and_nothing_else() -> None:
+    assert address("http://169.254.169.254", allow_http=True) == "http://169.254.169.254"
+    with pytest.raises(ConfigInvalid):
+        address("file:///etc/passwd", allow_http=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("http://localhost", True), ("https://127.1.2.3:9", True), ("http://[::1]", True), ("http://localhost.", False),
+     ("http://x.localhost", False), ("http://10.0.0.1", False), ("http://", False), ("", False), ("http://[", False)],
+)  # fmt: skip
+def test_loopback_is_what_can_only_be_this_machine(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+# ---------------------------------------------------------------- references
+
+
+def test_file_reference_is_read_and_stripped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text(f"{CANARY}\n")
+    assert Endpoints({}).credential(deployment(api_key=f"file:{tmp_path / 'key'}")).reveal() == CANARY
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Endpoints({}).credential(deployment(api_key="file:~/key")).reveal() == CANARY
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two words", b"two\nlines", b"caf\xc3\xa9", b"\xff\xfe"])
+def test_file_that_holds_no_key_is_missing_credential(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(MissingCredential):
+        Endpoints({}).credential(deployment(api_key=f"file:{tmp_path / 'key'}"))
+
+
+@pytest.mark.parametrize("name", ["absent", "."])
+def test_file_that_cannot_be_read_is_missing_credential(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MissingCredential, match="cannot be read"):
+        Endpoints({}).credential(deployment(api_key=f"file:{tmp_path / name}"))
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "fifo"])
+def test_file_without_an_end_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    path = Path(name)
+    if name == "fifo":
+        path = tmp_path / name
+        os.mkfifo(path)
+    with pytest.raises(MissingCredential):
+        Endpoints({}).credential(deployment(api_key=f"file:{path}"))
+
+
+def test_env_reference_wins_even_when_it_is_empty() -> None:
+    endpoints = Endpoints({"OPENAI_API_KEY": "other"})
+    with pytest.raises(MissingCredential, match="MY_KEY is not set"):
+        endpoints.credential(deployment(api_key="env:MY_KEY"))
+    assert not endpoints.has_credential(deployment(api_key="env:MY_KEY"))
+    assert Endpoints({"MY_KEY": "k"}).credential(deployment(api_key="env:MY_KEY")).reveal() == "k"
+
+
+def test_literal_key_may_hold_a_colon() -> None:
+    assert Endpoints({}).credential(deployment(api_key="user:pass")).reveal() == "user:pass"
+
+
+def test_key_command_runs_once_without_a_shell(tmp_path: Path) -> None:
+    script, runs = tmp_path / "key.py", str(tmp_path / "runs")
+    script.write_text(f"open({runs!r}, 'a').write('x')\nprint({CANARY!r})")
+    endpoints = Endpoints({})
+    wanted = deployment(api_key=f"cmd:{sys.executable} {script} '$(exit 3)' ; false")
+    assert endpoints.credential(wanted).reveal() == CANARY
+    assert asyncio.run(endpoints.resolve_async(wanted)).key.reveal() == CANARY
+    assert (tmp_path / "runs").read_text() == "x"
+
+
+def test_key_command_does_not_read_the_prompt_on_stdin() -> None:
+    code = (
+        "import sys\n"
+        "from llmctl.core.catalog import Deployment, Provider\n"
+        "from llmctl.run.endpoint import Endpoints\n"
+        "key = Endpoints({}).credential(Deployment('d', Provider('p'), 'm', api_key='cmd:sh -c \"cat; echo key\"'))\n"
+        "print(key.reveal(), sys.stdin.read())\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, input="prompt", capture_output=True, text=True, check=True, env=environ)
+    assert done.stdout == "key prompt\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{sys.executable} -c \"import sys; sys.exit('{CANARY}')\"",
+        f"{sys.executable} -c \"print('{CANARY} and more')\"",
+        f"{sys.executable} -c \"import sys; sys.stdout.buffer.write(b'{CANARY}\\xff')\"",
+        f"/nowhere/{CANARY}",
+        f"'{CANARY}",
+        "",
+    ],
+)
+def test_failing_key_command_shows_neither_output_nor_arguments(command: str) -> None:
+    with pytest.raises(MissingCredential) as caught:
+        Endpoints({}).credential(deployment(api_key=f"cmd:{command}"))
+    assert CANARY not in caught.value.message + caught.value.hint
+
+
+def test_planning_runs_no_command(tmp_path: Path) -> None:
+    endpoints = Endpoints({})
+    wanted = deployment(api_key=f"cmd:touch {tmp_path / 'ran'}")
+    assert endpoints.has_credential(wanted)
+    assert endpoints.obstacle(wanted) is None
+    assert not (tmp_path / "ran").exists()
+
+
+# ---------------------------------------------------------------- whether there is a key
+
+
+def test_blank_variable_is_no_key() -> None:
+    endpoints = Endpoints({"OPENAI_API_KEY": " ", "BLANK": "\t"})
+    assert not endpoints.has_credential(deployment())
+    assert not endpoints.has_credential(deployment(api_key="env:BLANK"))
+    assert isinstance(endpoints.obstacle(deployment()), MissingCredential)
+
+
+def test_optional_key_is_sent_where_there_is_one() -> None:
+    assert Endpoints({"OLLAMA_API_KEY": "k"}).credential(deployment(OLLAMA)).reveal() == "k"
+    assert Endpoints({}).credential(deployment(OLLAMA)).reveal() == ""
+    assert Endpoints({}).has_credential(deployment(OLLAMA))
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "caf\u00e9", "k\x00", "k\x7f"])
+def test_key_with_characters_no_key_has_is_refused(key: str) -> None:
+    with pytest.raises(MissingCredential) as caught:
+        Endpoints({"OPENAI_API_KEY": key}).credential(deployment())
+    assert key not in caught.value.message
+
+
+def test_missing_key_names_the_variables() -> None:
+    with pytest.raises(MissingCredential) as caught:
+        Endpoints({}).credential(deployment())
+    assert "OPENAI_API_KEY or OPENAI_KEY" in caught.value.hint
+
+
+def test_protocol_that_is_not_spoken_is_an_obstacle() -> None:
+    obstacle = Endpoints({"OPENAI_API_KEY": "k"}).obstacle(deployment(replace(OPENAI, protocol="smoke-signals")))
+    assert isinstance(obstacle, ConfigInvalid)
+    assert "openai" in obstacle.hint
+
+
+def test_offline_allows_loopback_and_the_embedded_model_only() -> None:
+    endpoints = Endpoints({"LLMCTL_OFFLINE": "1", "OPENAI_API_KEY": "k"})
+    assert isinstance(endpoints.obstacle(deployment()), ConnectionFailed)
+    assert isinstance(endpoints.obstacle(deployment(api_base="http://10.0.0.1", allow_http=True)), ConnectionFailed)
+    assert endpoints.obstacle(deployment(api_base="http://127.0.0.1:1")) is None
+    assert endpoints.obstacle(deployment(Provider("local", api_base="local:"))) is None
+    assert Endpoints({"LLMCTL_OFFLINE": "0", "OPENAI_API_KEY": "k"}).obstacle(deployment()) is None
+
+
+def test_nothing_shows_the_secret() -> None:
+    endpoint = Endpoints({"OPENAI_API_KEY": CANARY}).resolve(deployment())
+    assert CANARY not in f"{endpoint} {endpoint!r} {endpoint.key} {endpoint.key!r} {vars(type(endpoint.key))}"
