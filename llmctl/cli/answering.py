@@ -1,0 +1,127 @@
+"""Running one call for a person or a pipe: the answer to stdout as it comes, notes to stderr, and how it all stops.
+
+Ctrl-C, SIGTERM, a closed terminal and a stdout that fails cancel the call: its row says `cancelled`, with the exit code of the cause.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmctl.cli.notes import Notes
+from llmctl.cli.output import Out, print_json
+from llmctl.client import Client
+from llmctl.core.errors import AnswerIncomplete, OutputFailed
+
+if TYPE_CHECKING:
+    from llmctl.cli.context import Context
+    from llmctl.core.record import Answer
+    from llmctl.run.engine import CallRun
+
+EXIT_PIPE = 141
+EXIT_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """How an answer is shown."""
+
+    streams: bool
+    as_json: bool
+    quiet: bool
+    verbose: bool
+
+
+def answer(context: Context, message: str, options: dict[str, Any], show: Show) -> int:
+    """The exit code of one call whose answer has been written. Raises the error the call ended in."""
+    out = Out()
+    notes = Notes(out, quiet=show.quiet, verbose=show.verbose)
+    client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
+    if options["model"] is None:
+        options["model"] = name = client.default_model
+        notes.chosen(name, configured=bool(client.catalog.default_model))
+    run = client.call(message, buffered=not show.streams, **options)
+    try:
+        return asyncio.run(_run(run, show, notes, out))
+    finally:
+        notes.end(client)
+
+
+async def _run(run: CallRun, show: Show, notes: Notes, out: Out) -> int:
+    stop = _Stop(run, out)
+    notes.watch()
+    try:
+        async with aclosing(run.events()) as events:
+            async for event in events:
+                text = event.text or event.refusal
+                if show.streams and text:
+                    notes.erase()
+                    _write(out, text, run)
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if not stop.exit_code:
+            raise
+        return stop.exit_code
+    finally:
+        notes.erase()
+        out.end_line()
+    assert run.answer is not None, "a call that raised nothing has an answer"
+    return _shown(run.answer, show, notes, out)
+
+
+def _write(out: Out, text: str, run: CallRun) -> None:
+    try:
+        out.write(text)
+    except BrokenPipeError:
+        run.exit_if_stopped = EXIT_PIPE
+        raise
+    except OutputFailed as error:
+        run.exit_if_stopped = error.exit_code
+        raise
+
+
+class _Stop:
+    """SIGINT, SIGTERM and SIGHUP: the first cancels the call, the second leaves at once. What the parent ignores stays ignored.
+
+    A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises.
+    """
+
+    def __init__(self, run: CallRun, out: Out) -> None:
+        self.exit_code = 0
+        self._run = run
+        self._out = out
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        for number in EXIT_STOPPED:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:  # noqa: ARG002 - a signal handler
+        """Take a signal."""
+        if self.exit_code:
+            os._exit(self.exit_code)
+        self.exit_code = self._run.exit_if_stopped = EXIT_STOPPED[signal.Signals(number)]
+        if self._out.writing:
+            raise KeyboardInterrupt
+        assert self._task is not None, "signals are taken inside a task"
+        self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
+    """Write what was held back until the end; the exit code of the answer."""
+    if show.as_json:
+        print_json(answer.as_json())
+        return answer.record.exit_code or 0
+    if not show.streams:
+        out.write(answer.text or answer.completion.refusal)
+        out.end_line()
+    if answer.record.exit_code:
+        raise AnswerIncomplete(
+            f"{answer.served_by}: the answer is incomplete: it ended by {answer.finish_reason!r}",
+            hint="allow more with --max-tokens" if answer.finish_reason == "length" else "",
+        )
+    notes.whole(answer)
+    return 0

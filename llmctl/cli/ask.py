@@ -1,0 +1,172 @@
+"""`llmctl ask`: one answer. stdout holds the answer and nothing else; everything said about it goes to stderr."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from llmctl.cli.context import of
+from llmctl.cli.output import tell
+from llmctl.cli.prompt import as_text, compose, stdin_is_piped
+from llmctl.core.errors import UsageError
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+MAX_RETRIES = 2
+"""As in `core.catalog`, whose import would cost `--help` 8 ms; a test compares the two."""
+
+
+class OnBreak(StrEnum):
+    """What to do when an answer breaks off after some of it was shown."""
+
+    fail = "fail"
+    restart = "restart"
+
+
+EXAMPLES = """\b
+Examples:
+  llmctl ask "why is the sky blue?"
+  git diff | llmctl ask "review this change"
+  llmctl ask -m smart --fallback cheap -f notes.txt "summarise"
+  llmctl ask --json --max-tokens 200 "three names for a cat"
+  llmctl ask --dry-run -m gpt-4o "what would this cost?"
+"""
+
+
+@app.command(epilog=EXAMPLES)
+def ask(
+    ctx: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="[PROMPT]", help="What to ask; stdin is added after a blank line.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")
+    ] = None,
+    system: Annotated[str | None, typer.Option("-s", "--system", metavar="TEXT", help="The system prompt.")] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("-f", "--file", metavar="FILE", help="A text file before the prompt (repeat); - is stdin."),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Ask this one next (repeat); replaces the group's chain."),
+    ] = None,
+    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Ask the first target only.")] = False,
+    retries: Annotated[
+        int | None, typer.Option(min=0, max=MAX_RETRIES, metavar="N", help="Retries of each target, at most 2.")
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Total time allowed: 30s, 5m.")] = None,
+    max_wait: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")
+    ] = None,
+    on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
+    no_stdin: Annotated[bool, typer.Option("--no-stdin", help="Leave stdin alone.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print the answer as it is made, or at its end.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show route, tokens and cost estimate; send nothing.")
+    ] = False,
+    tag: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")
+    ] = None,
+    no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of this call; its row stays.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Say on stderr who answered, and what was left out.")
+    ] = False,
+) -> None:
+    """Ask for one answer: files, prompt and stdin are joined, and the answer is all that goes to stdout."""
+    context = of(ctx)
+    context.json_errors = as_json
+    files = file or []
+    if prompt is None and not files and (no_stdin or not stdin_is_piped()):
+        _no_prompt(ctx, as_json=as_json)
+    if no_stdin and "-" in files:
+        raise UsageError("--file - and --no-stdin exclude each other", hint="give one of them")
+    message = compose(prompt, files, use_stdin=not no_stdin)
+    options: dict[str, Any] = {
+        "model": _model("--model", model),
+        "system": None if system is None else as_text(system, "--system"),
+        "temperature": _finite("--temperature", temperature),
+        "max_tokens": max_tokens,
+        "fallbacks": _fallbacks(fallback, none=no_fallback),
+        "retries": retries,
+        "timeout": _seconds("--timeout", timeout),
+        "max_wait": _seconds("--max-wait", max_wait),
+        "on_break": on_break.value,
+        "tags": tags_of(tag or []),
+        "log": not no_log,
+        "command": "ask",
+    }
+    if dry_run:
+        from llmctl.cli.dry_run import show_plan
+
+        show_plan(context, message, options, as_json=as_json, quiet=quiet)
+        return
+    from llmctl.cli.answering import Show, answer
+
+    show = Show(streams=stream and not as_json, as_json=as_json, quiet=quiet or as_json, verbose=verbose)
+    raise typer.Exit(answer(context, message, options, show))
+
+
+def _no_prompt(ctx: typer.Context, *, as_json: bool) -> None:
+    """Short help instead of an answer. Raises Exit, or UsageError where the help would have to be JSON."""
+    if as_json:
+        raise UsageError("there is no prompt", hint='write: llmctl ask "..."')
+    examples = EXAMPLES.removeprefix("\b\n")
+    tell(f"{ctx.get_usage()}\n\n{examples}\n`llmctl ask --help` shows the options.\n")
+    raise typer.Exit(2)
+
+
+def _model(option: str, name: str | None) -> str | None:
+    if name is not None and not name.strip():
+        raise UsageError(f"{option} is empty", hint="name a model, or leave the option out")
+    return name
+
+
+def _finite(option: str, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise UsageError(f"{option} {number} is not a number", hint="for instance 0.7")
+    return number
+
+
+def _fallbacks(named: list[str] | None, *, none: bool) -> list[str] | None:
+    if named and none:
+        raise UsageError("--fallback and --no-fallback exclude each other", hint="give one of them")
+    for name in named or []:
+        _model("--fallback", name)
+    return [] if none else named
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    from llmctl.core.when import parse_duration
+
+    try:
+        seconds = parse_duration(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
+    if seconds <= 0:
+        raise UsageError(f"{option} {text!r} is no time at all", hint="write 30s or 5m")
+    return seconds
+
+
+def tags_of(words: list[str]) -> dict[str, str]:
+    """The tags of `KEY=VALUE` words. Raises UsageError."""
+    tags: dict[str, str] = {}
+    for word in words:
+        key, equals, value = as_text(word, "--tag").partition("=")
+        if not equals or not key:
+            raise UsageError(f"--tag {word!r} is not KEY=VALUE", hint="for instance --tag team=web")
+        tags[key] = value
+    return tags

@@ -1,0 +1,177 @@
+"""`llmctl config`: write a commented file, say where it is, show what is in force, check it, print its schema.
+
+Reading and judging is the business of `llmctl.config`; here is only how it is asked for and shown.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli.context import of
+from llmctl.cli.output import print_json, safe, write
+from llmctl.core.errors import ConfigInvalid, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmctl.core.catalog import Catalog, Group
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@app.callback()
+def config() -> None:
+    """Write, show and check the configuration."""
+
+
+@app.command(epilog=_examples("llmctl config init", "llmctl config init --force", "llmctl --config d.toml config init"))
+def init(
+    ctx: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
+) -> None:
+    """Write a commented configuration file (0600) and print its path."""
+    from llmctl.config.files import write_private
+    from llmctl.config.load import packaged_text
+
+    files = of(ctx).places.config_files
+    if len(files) > 1:
+        raise UsageError("config init writes one file", hint="give --config once")
+    path = files[0]
+    if not force and (path.exists() or path.is_symlink()):
+        raise UsageError(f"{path} is there already", hint="`llmctl config init --force` replaces it")
+    try:
+        write_private(path, packaged_text("template.toml"))
+    except OSError as error:
+        what = f"{path}: cannot be written ({error.strerror})"
+        raise ConfigInvalid(what, hint="choose another place with --config or LLMCTL_HOME") from error
+    write(f"{path}\n")
+
+
+@app.command(epilog=_examples("llmctl config path", '"$EDITOR" "$(llmctl config path)"', "llmctl config path --json"))
+def path(ctx: typer.Context, json: Json = False) -> None:
+    """Print the paths of the configuration files that are read, later ones winning."""
+    context = of(ctx)
+    context.json_errors = json
+    files = [Path.absolute(each) for each in context.places.config_files]
+    if json:
+        found = [{"path": str(each), "exists": each.exists()} for each in files]
+        print_json({"files": found, "home": str(context.places.home.absolute())})
+    else:
+        write("".join(f"{each}\n" for each in files))
+
+
+@app.command(epilog=_examples("llmctl config show", "llmctl config show --origin", "llmctl config show --json"))
+def show(
+    ctx: typer.Context,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
+    json: Json = False,
+) -> None:
+    """Print every setting in force, secrets masked."""
+    from llmctl.config.origin import origins
+
+    context = of(ctx)
+    context.json_errors = json
+    settings = origins(context.places, context.environ)
+    if json and origin:
+        print_json([{"key": each.key, "value": each.value, "origin": each.origin} for each in settings])
+    elif json:
+        print_json(_nested((each.path, each.value) for each in settings))
+    else:
+        rows = (f"{each.key} = {_toml(each.value)}{f'  # {each.origin}' * origin}\n" for each in settings)
+        write(safe("".join(rows)))
+
+
+@app.command(epilog=_examples("llmctl config check", "llmctl --config drills.toml config check --json"))
+def check(ctx: typer.Context, json: Json = False) -> None:
+    """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
+    from llmctl.config.files import sources
+    from llmctl.config.load import assembled, fresh
+
+    context = of(ctx)
+    context.json_errors = json
+    found = sources(context.places)
+    plain, _ = fresh(found)
+    catalog = assembled(plain, context.environ, found)
+    files = [str(each.path) for each in found]
+    groups = [_group(each) for each in catalog.groups.values()]
+    providers = _used(catalog, plain["config"].get("providers", {}))
+    if json:
+        document = {"ok": True, "files": files, "default_model": catalog.default_model or None}
+        print_json({**document, "groups": groups, "providers": providers})
+        return
+    write(f"ok: {', '.join(files) or 'no configuration file, built-in settings'}\n")
+    write(safe("".join(f"{_line(row)}\n" for row in groups)))
+    write(f"providers: {', '.join(providers)}\n")
+
+
+@app.command(epilog=_examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))
+def schema() -> None:
+    """Print the JSON Schema of a configuration file."""
+    from llmctl.config.schema import json_schema
+
+    print_json(json_schema())
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "group": group.name,
+        "strategy": group.strategy,
+        "models": [deployment.served_by for deployment in group.deployments],
+        "fallbacks": list(group.fallbacks),
+        "route": dict(group.route) or None,
+        "built_in": group.built_in,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    route = " or ".join((row["route"] or {}).values())
+    chain = "".join(f" > {link}" for link in row["fallbacks"])
+    return f"{'built-in ' * row['built_in']}group {row['group']}: {' | '.join(row['models']) or route}{chain}"
+
+
+def _used(catalog: Catalog, configured: Iterable[str]) -> list[str]:
+    """The providers that a group or a chain leads to, or that the configuration sets, in the order of the table."""
+    names = {deployment.provider.name for group in catalog.groups.values() for deployment in group.deployments}
+    for group in catalog.groups.values():
+        for link in group.fallbacks:
+            if link not in catalog.groups:
+                names.add(catalog.deployment(link).provider.name)
+    names.update(configured)
+    return [name for name in catalog.providers if name in names]
+
+
+def _nested(settings: Iterable[tuple[tuple[str | int, ...], Any]]) -> dict[str, Any]:
+    """The settings as tables within tables; a list of tables is a table by number until it is whole."""
+    tree: dict[Any, Any] = {}
+    for path, value in settings:
+        below = tree
+        for step in path[:-1]:
+            below = below.setdefault(step, {})
+        below[path[-1]] = value
+    return _listed(tree)  # type: ignore[no-any-return]
+
+
+def _listed(tree: Any) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if tree and all(isinstance(key, int) for key in tree):
+        return [_listed(each) for each in tree.values()]
+    return {key: _listed(value) for key, value in tree.items()}
+
+
+def _toml(value: Any) -> str:
+    import json as encoder
+
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{encoder.dumps(key)} = {_toml(each)}" for key, each in value.items()) + " }"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return encoder.dumps(value, ensure_ascii=False)

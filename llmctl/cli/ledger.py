@@ -1,0 +1,223 @@
+"""`llmctl ledger`: the calls that were made, found, checked and copied. What is read here was written by strangers.
+
+Every command opens the ledger read-only: looking never creates or changes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli import output
+from llmctl.cli.context import of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmctl.store.history import Filter
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, add_completion=False, help="The durable record of every call."
+)
+
+Limit = Annotated[int, typer.Option("-n", "--limit", min=0, help="At most this many calls, newest first; 0 is all.")]
+Since = Annotated[str, typer.Option(metavar="WHEN", help="From then on: 24h, 7d ago, or an ISO date.")]
+Until = Annotated[str, typer.Option(metavar="WHEN", help="Up to before then: 24h, 7d ago, or an ISO date.")]
+Model = Annotated[str, typer.Option(help="The model as typed, or as served (provider/model).")]
+State = Annotated[
+    str, typer.Option(help="started, ok, failed, incomplete, cancelled, cached or refused.", metavar="STATE")
+]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="With this tag; repeat for more.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+
+_STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
+_COLUMNS = ("started", "id", "state", "model", "served_by", "in", "out", "cost_usd", "ms", "error")
+_NUMBERS = ("in", "out", "cost_usd", "ms")
+
+
+@app.command(epilog="Example: sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'")
+def path(ctx: typer.Context) -> None:
+    """Print where the ledger file is."""
+    output.write(f"{of(ctx).places.ledger}\n")
+
+
+@app.command("list", epilog="Examples: llmctl ledger list -n 5; llmctl ledger list --since 24h --state failed --json")
+def list_(
+    ctx: typer.Context,
+    *,
+    limit: Limit = 20,
+    since: Since = "",
+    until: Until = "",
+    model: Model = "",
+    state: State = "",
+    tag: Tags = None,
+    json: Json = False,
+) -> None:
+    """List calls, newest first."""
+    context = of(ctx)
+    context.json_errors = json
+    from llmctl.store.history import History
+
+    _print(History(context.places.ledger).list_calls(limit, _filter(since, until, model, state, tag)), json=json)
+
+
+@app.command(epilog="Examples: llmctl ledger show last; llmctl ledger show 01J9ZK --json")
+def show(
+    ctx: typer.Context,
+    id: Annotated[str, typer.Argument(metavar="ID", help="An id, the beginning of one, or: last.")],  # noqa: A002
+    json: Json = False,
+) -> None:
+    """Show one call: its attempts, and its texts when kept."""
+    context = of(ctx)
+    context.json_errors = json
+    from llmctl.store.history import History
+
+    call = History(context.places.ledger).show(id)
+    if json:
+        output.print_json(call)
+    else:
+        _print_call(call)
+
+
+@app.command(epilog='Examples: llmctl ledger search refund; llmctl ledger search "quarterly report" --since 30d --json')
+def search(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Words; the beginning of each suffices.")],
+    *,
+    limit: Limit = 20,
+    since: Since = "",
+    until: Until = "",
+    model: Model = "",
+    state: State = "",
+    tag: Tags = None,
+    json: Json = False,
+) -> None:
+    """Find calls by the words of their prompt or answer."""
+    context = of(ctx)
+    context.json_errors = json
+    from llmctl.store.history import History
+
+    found = History(context.places.ledger).search(text, limit, _filter(since, until, model, state, tag))
+    _print(found, json=json)
+
+
+@app.command(epilog="Example: llmctl ledger check --json")
+def check(ctx: typer.Context, json: Json = False) -> None:
+    """Check that the ledger is whole; exit 3 when not."""
+    from time import time
+
+    from llmctl.core.errors import LedgerUnusable
+    from llmctl.store.checkup import check as look
+
+    context = of(ctx)
+    context.json_errors = json
+    places = context.places
+    report = look(places.ledger, places.spool, time())
+    if json:
+        output.print_json(report)
+        if not report["ok"]:
+            raise typer.Exit(3)
+        return
+    for name, value in report.items():
+        if name not in ("problems", "ok"):
+            output.write(f"{name}: {_plain(value)}\n")
+    if not report["ok"]:
+        problems = "; ".join(report["problems"][:3])
+        raise LedgerUnusable(
+            f"{places.ledger}: {problems}", hint="the next call moves a damaged ledger aside and begins a new one"
+        )
+
+
+@app.command(epilog="Examples: llmctl ledger backup calls.db; llmctl ledger backup /mnt/backup/calls.db --force")
+def backup(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Make a whole copy of the ledger while others may write it."""
+    from llmctl.store.history import History
+
+    written = History(of(ctx).places.ledger).backup(file, force=force)
+    output.say(f"{written} bytes in {file}")
+
+
+def _filter(since: str, until: str, model: str, state: str, tags: Sequence[str] | None) -> Filter:
+    from time import time
+
+    from llmctl.core.errors import UsageError
+    from llmctl.core.when import parse_instant
+    from llmctl.store.history import Filter
+
+    if state and state not in _STATES:
+        raise UsageError(f"no state is called {state!r}", hint="states: " + ", ".join(_STATES))
+    now = time()
+    return Filter(
+        since=parse_instant(since, now, None) if since else None,
+        until=parse_instant(until, now, None) if until else None,
+        model=model or None,
+        state=state or None,
+        tags=tuple(_tag(each) for each in tags or ()),
+    )
+
+
+def _tag(text: str) -> tuple[str, str]:
+    from llmctl.core.errors import UsageError
+
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f"--tag {text!r} is not KEY=VALUE", hint="for example --tag team=web")
+    return key, value
+
+
+def _print(calls: Sequence[dict[str, Any]], *, json: bool) -> None:
+    if json:
+        output.print_json(calls)
+    else:
+        output.table(_COLUMNS, (_row(call) for call in calls), right=_NUMBERS)
+
+
+def _row(call: dict[str, Any]) -> dict[str, Any]:
+    from llmctl.core.money import usd
+
+    cost, took = usd(call["cost_nanousd"]), call["latency_ms"]
+    return {
+        "started": _local(call["started_at"]),
+        "in": call["input_tokens"],
+        "out": call["output_tokens"],
+        "cost_usd": None if cost is None else f"{cost:.6f}",
+        "ms": None if took is None else round(took),
+        **{name: call[name] for name in ("id", "state", "model", "served_by", "error")},
+    }
+
+
+def _print_call(call: dict[str, Any]) -> None:
+    for name, value in call.items():
+        if name in ("attempts", "prompt", "answer") or value is None or value == {}:
+            continue
+        shown = f"{value} ({_local(value)})" if name in ("started_at", "finished_at") else _plain(value)
+        output.write(f"{name}: {shown}\n")
+    for attempt in call["attempts"]:
+        facts = ", ".join(f"{key} {value}" for key, value in attempt.items() if value not in (None, "", call["id"]))
+        output.write(f"attempt: {output.one_line(facts)}\n")
+    for name in ("prompt", "answer"):
+        if name in call:
+            output.write(f"\n--- {name} ---\n{output.safe(call[name])}\n")
+
+
+def _plain(value: Any) -> str:
+    """A value on one safe line; a mapping as `key=value` pairs."""
+    if isinstance(value, dict):
+        value = ", ".join(f"{key}={each}" for key, each in value.items())
+    elif isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return output.one_line("-" if value in (None, "") else str(value))
+
+
+def _local(instant: float) -> str:
+    from datetime import datetime
+
+    try:
+        return datetime.fromtimestamp(instant).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return str(instant)

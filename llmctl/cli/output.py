@@ -1,0 +1,168 @@
+"""Writing to people and to pipes: JSON documents, notes on stderr, tables, and making hostile text safe to show.
+
+stdout carries what was asked for and nothing else. rich is imported only for a table on a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+from llmctl.core.errors import OutputFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from llmctl.core.errors import LlmctlError
+
+# C0 but tab and newline, DEL, C1, and the bidirectional controls (Unicode TR 9): they move cursors, or lie about order.
+_HOSTILE = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)},
+    **{code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
+
+
+def safe(text: str) -> str:
+    """`text` with its control and bidirectional-override characters written out, so that it cannot drive a terminal."""
+    return text.translate(_HOSTILE)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` as a single safe line of at most `limit` characters, for messages."""
+    line = safe(" ".join(text.split()))
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def write(text: str, stream: TextIO | None = None) -> None:
+    """`text` on `stream` (stdout), flushed, as UTF-8 whatever the locale says; lone surrogates become U+FFFD.
+
+    Raises BrokenPipeError when nobody reads any more, OutputFailed when it cannot be written for another reason.
+    """
+    out = sys.stdout if stream is None else stream
+    if out is None:
+        raise _closed()
+    data = text.encode("utf-8", "replace") if _clean(text) else _replaced(text).encode("utf-8")
+    binary = getattr(out, "buffer", None)
+    try:
+        if binary is None:
+            out.write(data.decode("utf-8"))
+        else:
+            binary.write(data)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = "stderr" if out is sys.stderr else "stdout"
+        raise OutputFailed(f"{name} cannot be written: {error.strerror}", hint="check where it points to") from error
+
+
+def _closed() -> OutputFailed:
+    return OutputFailed("stdout is closed", hint="give it somewhere to go, such as >/dev/null")
+
+
+def tell(text: str) -> None:
+    """`text` on stderr; what nobody can be told is not told."""
+    if sys.stderr is not None:
+        with suppress(BrokenPipeError, OutputFailed):
+            write(text, sys.stderr)
+
+
+def _clean(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _replaced(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
+def say(line: str) -> None:
+    """One note on stderr, made safe."""
+    tell(f"llmctl: {safe(line)}\n")
+
+
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, right: Sequence[str] = ()) -> None:
+    """A table on stdout: drawn by rich on a terminal, tab-separated with a header line elsewhere.
+
+    Cells are hostile input: markup is literal and control characters are written out. `right` names number columns.
+    """
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    if sys.stdout is None or not sys.stdout.isatty():
+        write("".join("\t".join(line) + "\n" for line in [list(columns), *cells]))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="ellipsis", no_wrap=True)
+    for line in cells:
+        drawn.add_row(*(Text(cell) for cell in line))
+    Console().print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return one_line(str(value), 200) or "-"
+
+
+def error_json(error: LlmctlError) -> str:
+    """The error as the one JSON line that `--json` puts on stderr."""
+    document = {
+        "type": error.kind,
+        "message": error.message,
+        "hint": error.hint or None,
+        "provider": error.provider or None,
+        "model": error.model or None,
+        "status": error.status,
+        "retry_after": error.retry_after_s,
+        "partial_text": error.partial_text or None,
+        "attempts": [attempt.as_json() for attempt in error.attempts],
+    }
+    return json.dumps({"error": document}, ensure_ascii=True)
+
+
+class Out:
+    """The answer on stdout: unchanged bytes to a pipe, harmless text to a terminal, flushed piece by piece.
+
+    `began` says that something was written, `open_line` that it did not end in a newline, and `writing`, for a signal
+    handler, that the process may be blocked in a write.
+    """
+
+    def __init__(self) -> None:
+        """Raises OutputFailed when stdout is closed: better before the answer is paid for than after."""
+        if sys.stdout is None:
+            raise _closed()
+        self._neutral = sys.stdout.isatty()
+        if not os.get_blocking(sys.stdout.fileno()):  # as another program on the same pipe may have left it
+            os.set_blocking(sys.stdout.fileno(), True)
+        self.writing = self.began = self.open_line = False
+
+    def write(self, text: str) -> None:
+        """Write a piece. Raises BrokenPipeError when nobody reads, OutputFailed when it cannot be written."""
+        if not text:
+            return
+        self.began, self.writing, self.open_line = True, True, not text.endswith("\n")
+        try:
+            write(safe(text) if self._neutral else text)
+        except Exception:
+            self.open_line = False  # a stdout that failed once is left alone
+            raise
+        finally:
+            self.writing = False
+
+    def end_line(self) -> None:
+        """End the line that is open, unless nobody empties the pipe: the call may have been stopped for that."""
+        if self.open_line and select.select([], [sys.stdout], [], 0)[1]:
+            self.write("\n")

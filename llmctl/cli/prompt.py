@@ -1,0 +1,127 @@
+"""The user message out of files, the PROMPT argument and stdin, joined by one documented rule (contract, section 11).
+
+Each `--file` is a block: a line `--- NAME ---`, its text, a blank line. Then PROMPT. Then, when stdin is not a
+terminal, a blank line and stdin. Whatever is not text is refused here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from llmctl.cli.output import one_line, say
+from llmctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_INPUT = 16 << 20
+"""The most that is read from one file or from stdin: four million tokens, above every model's window."""
+SILENCE_S = 1.0
+
+
+def compose(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> str:
+    """The user message. Raises UsageError when there is none, or when a part of it is not text."""
+    if list(files).count("-") > 1:
+        raise UsageError("--file - was given twice", hint="stdin can be read once")
+    prompt = None if prompt is None else as_text(prompt, "the prompt")
+    texts = [(name, _stdin_text() if name == "-" else _decoded(_file(name), f"--file {name}")) for name in files]
+    piped = read_stdin() if use_stdin and "-" not in files else ""
+    if not any(text.strip() for text in (prompt or "", piped, *(text for _, text in texts))):
+        raise UsageError("the prompt is empty", hint='write: llmctl ask "..." (or pipe text in)')
+    body = "\n\n".join(part for part in (prompt, piped) if part)
+    return "".join(_block(name, text) for name, text in texts) + body
+
+
+def _block(name: str, text: str) -> str:
+    end = "" if text.endswith("\n") else "\n"
+    return f"--- {one_line('stdin' if name == '-' else name)} ---\n{text}{end}\n"
+
+
+def as_text(argument: str, where: str) -> str:
+    """A command-line argument as text, whatever the locale decoded it with. Raises UsageError when it is not UTF-8."""
+    if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
+        return argument
+    return _decoded(os.fsencode(argument), where)
+
+
+def _file(name: str) -> bytes:
+    """The bytes of a regular file, or of the shell's `<(command)`, of at most MAX_INPUT."""
+    where = f"--file {one_line(name)}"
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO without a writer must not hang
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"{where}: {reason}", hint="check the path") from error
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and name.startswith("/dev/")):
+            raise UsageError(f"{where}: not a regular file", hint="use `-f -` to read a pipe")
+        return _until_end(descriptor, where)
+    finally:
+        os.close(descriptor)
+
+
+def _until_end(descriptor: int, where: str) -> bytes:
+    """All bytes up to the end, also of a pipe that somebody made non-blocking: a part of a prompt is no prompt."""
+    data = bytearray()
+    while len(data) <= MAX_INPUT:
+        try:
+            piece = os.read(descriptor, 1 << 20)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+            continue
+        except OSError as error:
+            raise UsageError(f"{where}: {error.strerror}", hint="it must be something that can be read") from error
+        if not piece:
+            return bytes(data)
+        data += piece
+    raise UsageError(
+        f"{where} is over {MAX_INPUT >> 20} MiB", hint="no model's window holds that: cut it, or ask about parts of it"
+    )
+
+
+def _decoded(data: bytes, where: str) -> str:
+    if b"\x00" in data:
+        raise UsageError(f"{one_line(where)} is binary, not text", hint="a prompt is text in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{one_line(where)} is not valid UTF-8 (byte {error.start})",
+            hint="convert it first, for instance with iconv",
+        ) from error
+
+
+def read_stdin() -> str:
+    """What stands on stdin when it is a pipe or a file; "" for a terminal, a closed stdin, and an empty one."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    return _stdin_text()
+
+
+def _stdin_text() -> str:
+    if sys.stdin is None or sys.stdin.closed:
+        return ""
+    _announce_silence()
+    return _decoded(_until_end(sys.stdin.fileno(), "stdin"), "stdin")
+
+
+def _announce_silence(after_s: float = SILENCE_S) -> None:
+    """On a terminal, say what is being waited for when a pipe stays open and silent."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], after_s)
+    except (OSError, ValueError):
+        return  # not something that can be waited for: reading it will tell
+    if not ready:
+        say("reading stdin until it ends (--no-stdin leaves it alone)")
+
+
+def stdin_is_piped() -> bool:
+    """Whether stdin may hold a part of the prompt."""
+    return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()

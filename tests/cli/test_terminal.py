@@ -1,0 +1,225 @@
+"""`ask` on a terminal: the status line, notes on lines of their own, and a model that tries to drive the screen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+import termios
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+from servers import FaultServer, stream, token
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+    from servers import Behaviour, Exchange
+
+    from .conftest import Cli
+
+ERASE = b"\r\x1b[2K"
+TOLD = b"calls and their text are kept in"
+
+
+class Screen:
+    """A process whose stdin, stdout and stderr are one terminal, and all that it has drawn."""
+
+    def __init__(self, process: subprocess.Popen[bytes], terminal: int) -> None:
+        self.process = process
+        self.drawn = b""
+        self._terminal = terminal
+
+    def wait_for(self, what: bytes) -> None:
+        until = monotonic() + 30
+        while what not in self.drawn:
+            assert monotonic() < until, self.drawn
+            assert self._read(), self.drawn
+
+    def end(self) -> tuple[int, bytes]:
+        """The exit code and everything drawn, with plain line ends."""
+        while self._read():
+            pass
+        return self.process.wait(30), self.drawn.replace(b"\r\n", b"\n")
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._terminal], [], [], 30)
+        assert ready, self.drawn
+        try:
+            data = os.read(self._terminal, 65536)
+        except OSError:  # Linux: EIO when the last process has let go of it
+            return False
+        self.drawn += data
+        return bool(data)
+
+
+@contextmanager
+def screen(cli: Cli, *words: str, columns: int = 80, env: dict[str, str] | None = None, **how: int) -> Iterator[Screen]:
+    """`llmctl ask WORDS` on a terminal; `how` puts another stream in the place of stdout or stderr."""
+    primary, secondary = os.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    streams = {"stdin": secondary, "stdout": secondary, "stderr": secondary} | how
+    env = {"TERM": "xterm"} | (env or {})
+    process = cli.start("ask", "-m", "openai/m", "--retries", "0", *words, env=env, **streams)
+    os.close(secondary)
+    try:
+        yield Screen(process, primary)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(primary)
+
+
+def held(*pieces: str) -> tuple[Behaviour, list[Exchange]]:
+    """A behaviour that answers `pieces` when a word comes down its connection, and never by itself."""
+    import asyncio
+
+    waiting: list[asyncio.Event] = []
+
+    async def behave(x: Exchange) -> None:
+        go = asyncio.Event()
+        waiting.append((asyncio.get_running_loop(), go))
+        await go.wait()
+        await stream(*pieces)(x)
+
+    return behave, waiting
+
+
+def release(waiting) -> None:
+    loop, go = waiting[0]
+    loop.call_soon_threadsafe(go.set)
+
+
+def test_the_status_line_comes_after_a_second_of_silence_and_goes_at_the_first_token(cli):
+    behave, waiting = held("Hello")
+    with FaultServer(behave) as server, screen(cli.to(server), "hi") as shown:
+        began = monotonic()
+        shown.wait_for(b"asking openai/m 1 s")
+        assert monotonic() - began >= 1.0
+        release(waiting)
+        code, drawn = shown.end()
+    before, answer = drawn.split(b"Hello\n")
+    assert code == 0
+    assert before.startswith(ERASE + b"asking openai/m 1 s")
+    assert before.endswith(ERASE)
+    assert TOLD in answer
+
+
+def test_a_narrow_terminal_gets_a_status_line_that_does_not_wrap(cli):
+    behave, waiting = held("Hello")
+    with FaultServer(behave) as server, screen(cli.to(server), "hi", columns=12) as shown:
+        shown.wait_for(b" 1 s")
+        release(waiting)
+        _, drawn = shown.end()
+    statuses = drawn.split(b"Hello")[0].split(ERASE)
+    assert statuses[1] == b"asking  1 s"
+    assert max(map(len, statuses)) < 12
+
+
+def test_a_quick_answer_draws_no_status_line_and_no_escape_byte(cli):
+    with FaultServer(stream("Hello")) as server, screen(cli.to(server), "hi", "-q") as shown:
+        assert shown.end() == (0, b"Hello\n")
+
+
+@pytest.mark.full
+def test_quiet_and_dumb_terminals_get_no_status_line(cli):
+    for words, env in ((["-q"], {}), ([], {"TERM": "dumb"}), (["--json"], {})):
+        behave, waiting = held("Hello")
+        with FaultServer(behave) as server, screen(cli.to(server), "hi", *words, env=env) as shown:
+            server.wait_for(1)
+            select.select([shown._terminal], [], [], 1.3)  # longer than the silence that draws it
+            release(waiting)
+            code, drawn = shown.end()
+        assert code == 0
+        assert b"\x1b" not in drawn
+
+
+def test_the_status_line_is_on_stderr_alone_when_the_answer_goes_into_a_pipe(cli):
+    behave, waiting = held("Hello\x1b[31m")
+    reader, writer = os.pipe()
+    with FaultServer(behave) as server, screen(cli.to(server), "hi", stdout=writer) as shown:
+        os.close(writer)
+        shown.wait_for(b"asking openai/m 1 s")
+        release(waiting)
+        _, drawn = shown.end()
+    with open(reader, "rb") as pipe:
+        assert pipe.read() == b"Hello\x1b[31m\n"
+    assert b"Hello" not in drawn
+    assert drawn.split(TOLD)[0].endswith(ERASE + b"llmctl: ")
+
+
+@pytest.mark.full
+def test_no_escape_byte_reaches_a_stderr_that_is_no_terminal(cli):
+    behave, waiting = held("Hello")
+    reader, writer = os.pipe()
+    with FaultServer(behave) as server, screen(cli.to(server), "hi", stderr=writer) as shown:
+        os.close(writer)
+        server.wait_for(1)
+        select.select([shown._terminal], [], [], 1.3)
+        release(waiting)
+        assert shown.end() == (0, b"Hello\n")
+    with open(reader, "rb") as pipe:
+        assert pipe.read() == b""
+
+
+def test_what_the_model_writes_cannot_drive_the_terminal_also_when_it_comes_in_pieces(cli):
+    hostile = "\x1b]0;title\x07\x1b[2J\x1b[31mred\x9b1m\rover\b\x00\u202eevil\u2066x\x7f tab\there żółć 😀"
+    neutral = r"\x1b]0;title\x07\x1b[2J\x1b[31mred\x9b1m\x0dover\x08\x00\u202eevil\u2066x\x7f" + " tab\there żółć 😀\n"
+    for pieces in ([hostile], list(hostile)):
+        for words in ((), ("--no-stream",)):
+            with FaultServer(stream(*pieces)) as server, screen(cli.to(server), "hi", "-q", *words) as shown:
+                assert shown.end() == (0, neutral.encode())
+
+
+def test_an_error_text_of_the_provider_cannot_drive_the_terminal(cli):
+    from servers import status
+
+    with FaultServer(status(400, "\x1b[2Jno\r\nhint: run rm")) as server, screen(cli.to(server), "hi") as shown:
+        code, drawn = shown.end()
+    assert code == 5
+    assert b"\x1b" not in drawn.split(TOLD)[-1]
+    assert rb"\x1b[2Jno hint: run rm" in drawn
+
+
+def test_notes_begin_on_a_line_of_their_own(cli):
+    with FaultServer(stream("Hello")) as server, screen(cli.to(server), "hi", "-v") as shown:
+        _, drawn = shown.end()
+    assert drawn.startswith(b"Hello\nllmctl: ok openai/m: ")
+
+
+def test_what_is_kept_is_said_once(cli):
+    with FaultServer(stream("Hello")) as server:
+        for times in (1, 0):
+            with screen(cli.to(server), "hi") as shown:
+                assert shown.end()[1].count(TOLD) == times
+
+
+def test_what_is_kept_is_not_said_when_nothing_is(cli):
+    env = {"LLMCTL_LOG_CONTENT": "none"}
+    with FaultServer(stream("Hello")) as server, screen(cli.to(server), "hi", env=env) as shown:
+        assert shown.end() == (0, b"Hello\n")
+
+
+def test_an_interrupt_on_the_terminal_takes_the_status_line_away(cli):
+    with FaultServer("silent") as server, screen(cli.to(server), "hi") as shown:
+        shown.wait_for(b"asking openai/m 1 s")
+        shown.process.send_signal(signal.SIGINT)
+        code, drawn = shown.end()
+    assert code == 130
+    assert drawn.split(TOLD)[0].removesuffix(b"llmctl: ").endswith(ERASE)
+
+
+def test_an_answer_that_breaks_off_ends_its_line_before_the_error(cli):
+    async def breaks(x):
+        await x.stream_head()
+        await x.write(token("part"))
+
+    with FaultServer(breaks) as server, screen(cli.to(server), "hi") as shown:
+        code, drawn = shown.end()
+    assert code == 8
+    assert drawn.startswith(b"part\nllmctl: ")
