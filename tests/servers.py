@@ -103,7 +103,6 @@ class FaultServer:
         self._tls = tls
         self._changed = threading.Condition()
         self._ready = threading.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.requests: list[Received] = []
         self.errors: list[BaseException] = []
         self.connections = 0
@@ -155,14 +154,14 @@ class FaultServer:
 
     async def _stop(self) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _turns()  # half-accepted connections begin, so that they can be ended
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        await _turns()  # closed connections let go of their sockets
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self._count("connections")
         try:
             await self._talk(reader, writer)
@@ -171,7 +170,6 @@ class FaultServer:
         except Exception as error:  # noqa: BLE001 - shown when the context ends
             self.errors.append(error)
         finally:
-            self._tasks.discard(task)
             writer.close()
             self._count("closed")
 
@@ -196,6 +194,11 @@ class FaultServer:
             await behaviour(exchange)
             if exchange.close:
                 return
+
+
+async def _turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def _read(reader: asyncio.StreamReader) -> Received | None:

@@ -456,8 +456,6 @@ def default(config: dict[str, Any] | None = None, **environ: str) -> str:
 
 
 def test_default_model_with_nothing_set_is_the_embedded_one() -> None:
-    if not extras.installed("local"):
-        pytest.skip("needs the extra")
     assert default() == "local"
 
 

@@ -1,6 +1,7 @@
 """Running one call for a person or a pipe: the answer to stdout as it comes, notes to stderr, and how it all stops.
 
-Ctrl-C, SIGTERM, a closed terminal and a stdout that fails cancel the call: its row says `cancelled`, with the exit code of the cause.
+Ctrl-C, SIGTERM, a closed terminal and a stdout that fails cancel the call: its row says `cancelled`, with the exit code
+of the cause.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def _write(out: Out, text: str, run: CallRun) -> None:
 
 
 class _Stop:
-    """SIGINT, SIGTERM and SIGHUP: the first cancels the call, the second leaves at once. What the parent ignores stays ignored.
+    """SIGINT, SIGTERM, SIGHUP: the first cancels the call, the second leaves at once. What is ignored stays ignored.
 
     A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises.
     """

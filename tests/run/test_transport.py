@@ -386,8 +386,11 @@ def test_name_that_cannot_be_looked_up_is_connection_failed() -> None:
 def test_header_that_cannot_be_sent_is_refused_and_not_sent(header: str) -> None:
     async def ask() -> None:
         transport = HttpTransport({})
-        async with transport.send(HttpRequest("POST", server.url, {"x": header}, b"{}"), HERE, connect_s=2.0):
-            pass
+        try:
+            async with transport.send(HttpRequest("POST", server.url, {"x": header}, b"{}"), HERE, connect_s=2.0):
+                pass
+        finally:
+            await transport.aclose()
 
     with FaultServer("ok") as server:
         with pytest.raises(LlmctlError):
@@ -609,8 +612,11 @@ def test_connect_timeout_runs_at_the_speed_of_the_drill() -> None:
     async def connect() -> None:
         transport = HttpTransport({}, speed=50)
         request = HttpRequest("POST", server.url.replace("http", "https"), {}, b"{}")
-        async with asyncio.timeout(5), transport.send(request, HERE, connect_s=10.0):
-            pass
+        try:
+            async with asyncio.timeout(5), transport.send(request, HERE, connect_s=10.0):
+                pass
+        finally:
+            await transport.aclose()
 
     with FaultServer("silent") as server, pytest.raises(TimedOut):
         asyncio.run(connect())

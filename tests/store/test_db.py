@@ -225,9 +225,9 @@ def test_a_wal_file_carried_to_such_a_directory_is_taken_back(tmp_path: Path) ->
 
 
 def test_a_network_file_system_is_known_by_the_longest_mount_point() -> None:
-    table = ["/dev/sda1 / ext4 rw 0 0", "srv:/home /home nfs4 rw 0 0", "/dev/sdb /home/me\\040too ext4 rw 0 0", "odd"]
-    assert on_network("/home/you/.local", table) == "nfs4"
-    assert on_network("/home/me too/x", table) == ""
+    table = ["/dev/sda1 / ext4 rw 0 0", "srv:/home /home nfs4 rw 0 0", "/dev/sdb /mnt/me\\040too ext4 rw 0 0", "odd"]
+    assert on_network("/home/.local", table) == "nfs4"
+    assert on_network("/mnt/me too/x", table) == ""
     assert on_network("/homely", table) == ""
     assert on_network("/", table) == ""
 
