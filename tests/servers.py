@@ -153,8 +153,8 @@ class FaultServer:
         self._loop.run_forever()
 
     async def _stop(self) -> None:
-        self._server.close()
         await _turns()  # half-accepted connections begin, so that they can be ended
+        self._server.close()
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
@@ -511,8 +511,8 @@ class Proxy(FaultServer):
             await self._behaviours[0](exchange)
             return
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self._to)
-        await exchange.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         try:
+            await exchange.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await asyncio.gather(_pump(reader, there_writer), _pump(there_reader, writer))
         finally:
             there_writer.close()

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmctl.cli.fetching import offer
 from llmctl.cli.notes import Notes
 from llmctl.cli.output import Out, print_json
 from llmctl.client import Client
@@ -46,6 +47,8 @@ def answer(context: Context, message: str, options: dict[str, Any], show: Show) 
         options["model"] = name = client.default_model
         notes.chosen(name, configured=bool(client.catalog.default_model))
     run = client.call(message, buffered=not show.streams, **options)
+    if not show.as_json:
+        offer(context, run.ask.plan)
     try:
         return asyncio.run(_run(run, show, notes, out))
     finally:

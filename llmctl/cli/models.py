@@ -5,14 +5,13 @@ Keys are told by the name of their variable, never by value; no provider is aske
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llmctl.cli.context import of
+from llmctl.cli.fetching import fetch
 from llmctl.cli.output import print_json, safe, table, write
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-_REDRAW_S = 0.1
 
 
 def _examples(*lines: str) -> str:
@@ -111,11 +108,7 @@ def pull(
         raise ConnectionFailed(
             "LLMCTL_OFFLINE=1 forbids the download", hint="unset it, or give the file with --from FILE"
         )
-    line = _ProgressLine(shown=not as_json)
-    try:
-        pulled = weights.pull(model, directory, source=source, progress=line)
-    finally:
-        line.erase()
+    pulled = fetch(model, directory, source, shown=not as_json)
     wanted = weights.MODELS[model]
     if as_json:
         facts = {"bytes": wanted.size, "sha256": wanted.sha256, "licence": wanted.licence}
@@ -129,27 +122,6 @@ def pull(
             else "already here and whole"
         )
         write(safe(f"local/{model}: {done}, {wanted.size / 1e6:.0f} MB, SHA-256 checked: {pulled.path}") + "\n")
-
-
-class _ProgressLine:
-    """One line on a terminal's stderr that is drawn over and leaves nothing behind."""
-
-    def __init__(self, *, shown: bool) -> None:
-        self._terminal = shown and sys.stderr is not None and sys.stderr.isatty()
-        self._phase = ""
-        self._next_at = 0.0
-
-    def __call__(self, phase: str, done: float | None) -> None:
-        """Show a phase, and how much of it is done."""
-        now = time.monotonic()
-        if self._terminal and (phase != self._phase or now >= self._next_at):
-            self._phase, self._next_at = phase, now + _REDRAW_S
-            write(f"\r\x1b[K{safe(phase)}{'' if done is None else f' {done:.0%}'}", sys.stderr)
-
-    def erase(self) -> None:
-        """Clear the line, if one was drawn."""
-        if self._phase:
-            write("\r\x1b[K", sys.stderr)
 
 
 class _Known:

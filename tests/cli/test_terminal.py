@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import termios
 from contextlib import contextmanager
 from time import monotonic
@@ -16,7 +17,6 @@ import pytest
 from servers import FaultServer, stream, token
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
     from servers import Behaviour, Exchange
@@ -223,3 +223,28 @@ def test_an_answer_that_breaks_off_ends_its_line_before_the_error(cli):
         code, drawn = shown.end()
     assert code == 8
     assert drawn.startswith(b"part\nllmctl: ")
+
+
+def test_missing_weights_are_offered_and_a_no_fetches_nothing(cli):
+    with screen(cli, "hi", "-m", "local") as shown:
+        shown.wait_for(b"Fetch them? [Y/n]")
+        os.write(shown._terminal, b"n\n")
+        code, drawn = shown.end()
+    assert code == 3
+    assert b"hint: run: llmctl models pull local" in drawn
+    assert not (cli.home / "weights").exists()
+
+
+def test_an_interrupt_at_the_offer_asks_nothing_and_leaves_no_row(cli):
+    with screen(cli, "hi", "-m", "local") as shown:
+        shown.wait_for(b"Fetch them? [Y/n]")
+        shown.process.send_signal(signal.SIGINT)
+        code, _ = shown.end()
+    assert code == 130
+    assert not (cli.home / "ledger.db").exists()
+
+
+def test_an_offer_needs_a_person_at_stdin(cli):
+    with screen(cli, "hi", "-m", "local", stdin=subprocess.DEVNULL) as shown:
+        code, drawn = shown.end()
+    assert (code, b"Fetch" in drawn) == (3, False)
