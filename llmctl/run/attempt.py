@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from llmctl.wire.base import Endpoint
 
 MAX_ERROR_BODY = 64 << 10
+LINGER_S = 2.0
+"""How long a finished answer is listened to for its usage and its terminator, which some servers leave out."""
 _SHORTEST_CUT = 8
 """How much of a key at least must show before what is left of it after a cut is masked."""
 
@@ -145,6 +147,8 @@ class AttemptRun:
             self._patience_s = self._limits.idle_s
             if self.first_token_s is None:
                 self.first_token_s = clock.monotonic() - self._started
+        if event.finish_reason:
+            self._patience_s = min(self._patience_s, LINGER_S)
 
     def _left(self, now: float) -> float:
         """The seconds until a clock strikes: that of the provider's silence, or the deadline of the call."""

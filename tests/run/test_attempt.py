@@ -161,7 +161,7 @@ def test_after_the_finish_reason_nothing_hurts(after: Any) -> None:
     run, error, ended = go(Timed(piece("a"), FINISH, *after))
     assert error is None
     assert run.fold.text == "a"
-    assert ended <= 4.001
+    assert ended <= 2.001
 
 
 def test_usage_after_the_finish_reason_is_still_heard() -> None:
