@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
 from llmctl.core.catalog import MAX_RETRIES
-from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
+from llmctl.core.errors import ConfigInvalid, LlmctlError, MissingCredential, UsageError
 from llmctl.core.types import Request, ResponseFormat
 from llmctl.routing.call import Policy
 from llmctl.routing.plan import make_plan
 from llmctl.run import asking, extras
-from llmctl.run.background import BackgroundLoop
+from llmctl.run.background import BackgroundLoop, Pulled
 from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints
 from llmctl.run.engine import Ask, CallRun, Engine
@@ -117,13 +117,15 @@ class Client:
         """A call, not yet begun: iterate over its `events()`, then read its `answer`.
 
         `parameters` are those of `Params` (temperature, max_tokens, seed, ...); times are seconds; `fallbacks` replaces
-        the group's chain. `log=False` keeps no text of it; the row stays. Raises UsageError, MissingCredential and
-        ConfigInvalid, before anything is sent.
+        the group's chain. An answer under `schema` is JSON, in `parsed`. `log=False` keeps no text; the row stays.
+        Raises UsageError, MissingCredential and ConfigInvalid, before anything is sent.
         """
         if on_break not in ("fail", "restart"):
             raise UsageError(f"on_break {on_break!r}", hint="use fail or restart")
         if isinstance(fallbacks, str):
             raise UsageError("fallbacks is a list of names, not one text", hint=f"fallbacks=[{fallbacks!r}]")
+        if any(not isinstance(word, str) for pair in (tags or {}).items() for word in pair):
+            raise UsageError("tags are texts", hint='tags={"team": "web"}')
         request = Request(
             messages=asking.messages_of(prompt, messages, system),
             params=asking.params_of(params, parameters),
@@ -132,6 +134,11 @@ class Client:
             response_format=None if schema is None else ResponseFormat("json_schema", schema),
         )
         settings = self.catalog.settings
+        if settings.budget_refuses:
+            raise ConfigInvalid(
+                "[budget] cannot be kept by this version, so nothing is asked under it",
+                hint='take it out, or set on_exceed = "warn", which has no effect yet',
+            )
         policy = Policy(
             retries=settings.retries if retries is None else asking.within("retries", retries, MAX_RETRIES),
             tries=settings.tries,
@@ -242,7 +249,7 @@ class Client:
 
 
 class AsyncStream:
-    """The events of one call; `answer` is set when they have ended well."""
+    """The events of one call, for `async for`; leaving early cancels it. `answer` is set when they have ended well."""
 
     def __init__(self, run: CallRun) -> None:
         self._run = run
@@ -253,7 +260,7 @@ class AsyncStream:
         return self._run.answer
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        return self._run.events()
+        return Pulled(self._run.events())
 
 
 class Stream:

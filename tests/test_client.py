@@ -372,7 +372,7 @@ def test_parameters_reach_the_provider() -> None:
 
 
 def test_schema_asks_for_structured_output() -> None:
-    with doubled() as client:
+    with doubled(Reply.stream("{}")) as client:
         client.complete("hi", model="m", schema={"type": "object"})
         assert sent(client)[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
 

@@ -120,7 +120,7 @@ def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
         print_json(answer.as_json())
         return answer.record.exit_code or 0
     if not show.streams:
-        out.write(answer.text or answer.completion.refusal)
+        out.write(answer.text)
         out.end_line()
     if answer.record.exit_code:
         raise AnswerIncomplete(

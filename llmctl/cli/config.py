@@ -94,6 +94,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
     from llmctl.config.files import sources
     from llmctl.config.load import assembled, fresh
+    from llmctl.config.pending import pending
 
     context = of(ctx)
     context.json_errors = json
@@ -103,13 +104,16 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     files = [str(each.path) for each in found]
     groups = [_group(each) for each in catalog.groups.values()]
     providers = _used(catalog, plain["config"].get("providers", {}))
+    waiting = pending(plain["config"])
     if json:
         document = {"ok": True, "files": files, "default_model": catalog.default_model or None}
-        print_json({**document, "groups": groups, "providers": providers})
+        print_json({**document, "groups": groups, "providers": providers, "without_effect": waiting})
         return
     write(f"ok: {', '.join(files) or 'no configuration file, built-in settings'}\n")
     write(safe("".join(f"{_line(row)}\n" for row in groups)))
     write(f"providers: {', '.join(providers)}\n")
+    if waiting:
+        write(safe(f"without effect in this version: {', '.join(waiting)}\n"))
 
 
 @app.command(epilog=_examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,8 @@ class Context:
     environ: Mapping[str, str]
     config_flags: tuple[str, ...] = ()
     debug: bool = False
-    json_errors: bool = field(default=False)
-    """Set by a command as soon as it knows that `--json` was asked for, so that errors take that shape too."""
+    json_errors: bool | None = None
+    """Whether the command was asked for `--json`, so that errors take that shape; None until it says so."""
 
     @cached_property
     def places(self) -> Places:

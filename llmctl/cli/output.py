@@ -89,26 +89,53 @@ def say(line: str) -> None:
     tell(f"llmctl: {safe(line)}\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, right: Sequence[str] = ()) -> None:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    right: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """A table on stdout: drawn by rich on a terminal, tab-separated with a header line elsewhere.
 
-    Cells are hostile input: markup is literal and control characters are written out. `right` names number columns.
+    Cells are hostile input: markup is literal and control characters are written out. `right` names number columns;
+    those and the `keep` ones are never cut on a terminal; the `spare` ones are left out, in order, where room is short.
     """
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
     if sys.stdout is None or not sys.stdout.isatty():
-        write("".join("\t".join(line) + "\n" for line in [list(columns), *cells]))
+        lines = [list(columns), *(list(line.values()) for line in cells)]
+        write("".join("\t".join(line) + "\n" for line in lines))
         return
+    _draw(columns, cells, right, (*right, *keep), list(spare))
+
+
+def _draw(
+    columns: Sequence[str], cells: list[dict[str, str]], right: Sequence[str], whole: Sequence[str], spare: list[str]
+) -> None:
+    """The table by rich: it cuts the columns that are not `whole`, after the `spare` ones have gone."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+    needs = {column: max(len(column), *(len(line[column]) for line in cells), 0) for column in columns}
+    shown = list(columns)
+    while spare and sum(needs[column] + 2 for column in shown) > console.width:
+        shown.remove(spare.pop(0))
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        drawn.add_column(column, justify="right" if column in right else "left", overflow="ellipsis", no_wrap=True)
+    for column in shown:
+        drawn.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="ellipsis",
+            no_wrap=True,
+            min_width=needs[column] if column in whole else None,
+        )
     for line in cells:
-        drawn.add_row(*(Text(cell) for cell in line))
-    Console().print(drawn)
+        drawn.add_row(*(Text(line[column]) for column in shown))
+    console.print(drawn)
 
 
 def _cell(value: Any) -> str:

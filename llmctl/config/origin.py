@@ -123,4 +123,10 @@ def masked(path: KeyPath, value: Any) -> Any:
     """`value`, or a mask where it is a secret."""
     if isinstance(value, list):
         return [masked(path, each) for each in value]
-    return MASK if isinstance(value, str) and is_secret(str(path[-1]), value) else value
+    if not isinstance(value, str):
+        return value
+    if value.startswith("cmd:"):  # its arguments may hold the secret
+        return f"cmd:{MASK}"
+    if "://" in value and "?" in value:  # so may the query of an address
+        return f"{value.partition('?')[0]}?{MASK}"
+    return MASK if is_secret(str(path[-1]), value) else value

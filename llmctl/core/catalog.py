@@ -129,6 +129,7 @@ class Settings:
     total_s: float = 300.0
     log_content: str = "full"
     log_retain_s: float | None = None
+    budget_refuses: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +323,8 @@ def settings(config: Mapping[str, Any]) -> Settings:
         values["first_token_reasoning_s"] = timeout["first_token"]
     if "content" in log:
         values["log_content"] = log["content"]
+    if config.get("budget", {}).get("on_exceed", "refuse" if config.get("budget") else "warn") == "refuse":
+        values["budget_refuses"] = True
     if "retain" in log:
         values["log_retain_s"] = log["retain"]
     return Settings(**values)
@@ -380,8 +383,3 @@ def _must_mean(catalog: Catalog, name: str, path: KeyPath, where: Callable[[KeyP
         if name in catalog.groups or name in RESERVED:
             return None
         raise ConfigInvalid(f"{where(path)}: {error.message}", hint=error.hint) from error
-
-
-def names(catalog: Catalog) -> Iterable[str]:
-    """Every group name, in the order of the configuration."""
-    return catalog.groups.keys()

@@ -66,6 +66,22 @@ MATRIX: dict[str, Rule] = {
 COOLDOWN_S: dict[str, float] = {"QuotaExhausted": 600.0, "Unauthorized": 300.0, "ModelNotFound": 600.0}
 """How long a deployment (for Unauthorized: all of that credential) rests when the provider says nothing."""
 
+HINTS: dict[str, str] = {
+    "RateLimited": "try again later, or name another target with --fallback",
+    "QuotaExhausted": "check the account's plan and billing, or ask another provider with --fallback",
+    "Unavailable": "try again later, or name another target with --fallback",
+    "ConnectionFailed": "check the address and the network",
+    "TimedOut": "allow more under [timeout], or name another target with --fallback",
+    "BadResponse": "check the address; if it is right, name another target with --fallback",
+    "StreamTruncated": "ask again, or let --on-break restart do it",
+    "InvalidRequest": "change what the provider's message names",
+    "Unauthorized": "check the key; `llmctl models show MODEL` says which variable holds it",
+    "ModelNotFound": "check the model's name, and the address if you set one",
+    "ContextExceeded": "shorten the prompt, or ask a model with a larger window",
+    "ContentFiltered": "rephrase the prompt",
+}
+"""What to do next, where the place that raises the error knows nothing better."""
+
 WIRE_CLASSES: dict[str, str] = {
     "bad_request": "InvalidRequest",
     "context_length": "ContextExceeded",
@@ -110,7 +126,7 @@ class LlmctlError(Exception):
         """
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or HINTS.get(self.kind, "")
         self.status = status
         self.retry_after_s = retry_after_s
         self.request_id = request_id

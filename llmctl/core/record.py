@@ -133,8 +133,8 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer's text."""
-        return self.completion.text
+        """The answer's text; where the model refused instead, its refusal."""
+        return self.completion.text or self.completion.refusal
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -182,7 +182,7 @@ class Answer:
         record = self.record
         return {
             "id": record.id,
-            "text": self.completion.text,
+            "text": self.text,
             "model": record.model,
             "served_by": record.served_by,
             "reported_model": record.reported_model,

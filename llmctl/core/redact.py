@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MASK = "***"
 _SHORTEST = 4
+_LONG = 16
 # Shapes of keys that vendors publish, and bearer headers: masked even when the key is not one of ours.
 _KEY_SHAPES = re.compile(
     r"(?<![A-Za-z0-9])(?:"
@@ -68,3 +69,33 @@ def _forms(value: str) -> tuple[str, ...]:
     escaped = [json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)]
     twice = [json.dumps(each)[1:-1] for each in escaped]
     return (value, quote(raw, safe=""), quote(raw), quote_plus(raw), *escaped, *twice)
+
+
+class StreamMask:
+    """Masks one secret in a text that comes in pieces; an ending that may be its beginning is held back.
+
+    Only for a secret of at least 16 characters: shorter ones ("EMPTY", "ollama") are no secrets, and may well be words.
+    """
+
+    __slots__ = ("_held", "_secret")
+
+    def __init__(self, secret: Secret) -> None:
+        value = secret.reveal()
+        self._secret = value if len(value) >= _LONG else ""
+        self._held = ""
+
+    def feed(self, piece: str, *, last: bool = False) -> str:
+        """What of the text can be passed on now; all that is left when this is the `last` piece."""
+        if not self._secret:
+            return piece
+        text = (self._held + piece).replace(self._secret, MASK)
+        keep = 0 if last else self._beginning(text)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def _beginning(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of the secret."""
+        at = text.find(self._secret[0], max(0, len(text) - len(self._secret) + 1))
+        while at >= 0 and not self._secret.startswith(text[at:]):
+            at = text.find(self._secret[0], at + 1)
+        return len(text) - at if at >= 0 else 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 T = TypeVar("T")
+_NO_NUMBERS = ("stop", "reasoning_effort", "parallel_tool_calls", "user", "extra")
 
 
 def messages_of(
@@ -51,8 +52,9 @@ def params_of(params: Params | None, parameters: Mapping[str, Any]) -> Params:
     if stop is not None:
         parameters = {**parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
     for name, value in parameters.items():
-        if isinstance(value, float) and not isfinite(value):
-            raise UsageError(f"{name}: {value} is not a number that can be sent", hint="give a finite number")
+        number = name not in _NO_NUMBERS and value is not None
+        if number and (not isinstance(value, (int, float)) or not isfinite(value)):
+            raise UsageError(f"{name}: {value!r} is not a number that can be sent", hint="give a finite number")
     return replace(params or Params(), **{name: value for name, value in parameters.items() if value is not None})
 
 

@@ -22,8 +22,8 @@ from llmctl.core.errors import (
     TimedOut,
     Unavailable,
 )
-from llmctl.core.redact import MASK, redact
-from llmctl.core.types import Fold
+from llmctl.core.redact import MASK, StreamMask, redact
+from llmctl.core.types import Event, Fold
 from llmctl.wire.base import load
 from llmctl.wire.headers import request_id
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llmctl.core.catalog import Deployment
-    from llmctl.core.types import Completion, Event, Request
+    from llmctl.core.types import Completion, Request
     from llmctl.run.ports import Clock, Response, Transport
     from llmctl.wire.base import Endpoint
 
@@ -66,6 +66,7 @@ class AttemptRun:
         self._limits = limits
         self._wire = load(deployment.provider.protocol)
         self._encoded = self._wire.encode(request, deployment, endpoint)
+        self._masks = tuple(StreamMask(endpoint.key) for _ in range(3))
         self._started = 0.0
         self._patience_s = limits.first_token_s
 
@@ -77,8 +78,12 @@ class AttemptRun:
     def completion(self) -> Completion:
         """What has come so far; what the server says of itself is masked."""
         made = self.fold.completion()
-        model, fingerprint = self._masked(made.reported_model), self._masked(made.system_fingerprint)
-        return replace(made, reported_model=model, system_fingerprint=fingerprint)
+        return replace(
+            made,
+            tool_calls=tuple(replace(call, arguments=self._masked(call.arguments)) for call in made.tool_calls),
+            reported_model=self._masked(made.reported_model),
+            system_fingerprint=self._masked(made.system_fingerprint),
+        )
 
     async def events(self, transport: Transport, clock: Clock) -> AsyncGenerator[Event, None]:
         """The events of the answer. Raises the error that ended it otherwise, with secrets masked."""
@@ -90,15 +95,17 @@ class AttemptRun:
                 chunks = await stack.enter_async_context(aclosing(self._chunks(response, clock)))
                 async for chunk in chunks:
                     for event in decoder.feed(chunk):
-                        self._note(event, clock)
-                        yield event
+                        yield self._noted(event, clock)
                     if decoder.done:
                         break
                 for event in decoder.end():
-                    self._note(event, clock)
-                    yield event
+                    yield self._noted(event, clock)
             self._check_finish()
         except LlmctlError as error:
+            rest = self._without_key(Event(), last=True)
+            if rest.shows:
+                self.fold.add(rest)
+                yield rest
             self._present(error)
             raise
 
@@ -141,7 +148,9 @@ class AttemptRun:
                 self._patience_s -= clock.monotonic() - now
                 yield chunk
 
-    def _note(self, event: Event, clock: Clock) -> None:
+    def _noted(self, event: Event, clock: Clock) -> Event:
+        """The event with the key masked, after the clocks and the fold have taken it in."""
+        event = self._without_key(event, last=event.finish_reason is not None)
         self.fold.add(event)
         if event.shows:
             self._patience_s = self._limits.idle_s
@@ -149,6 +158,17 @@ class AttemptRun:
                 self.first_token_s = clock.monotonic() - self._started
         if event.finish_reason:
             self._patience_s = min(self._patience_s, LINGER_S)
+        return event
+
+    def _without_key(self, event: Event, *, last: bool) -> Event:
+        """A provider may say the key back: it is masked in every kind of text, also when it is split over events."""
+        text, reasoning, refusal = (
+            mask.feed(piece, last=last)
+            for mask, piece in zip(self._masks, (event.text, event.reasoning, event.refusal), strict=True)
+        )
+        if (text, reasoning, refusal) == (event.text, event.reasoning, event.refusal):
+            return event
+        return replace(event, text=text, reasoning=reasoning, refusal=refusal)
 
     def _left(self, now: float) -> float:
         """The seconds until a clock strikes: that of the provider's silence, or the deadline of the call."""
@@ -185,7 +205,7 @@ class AttemptRun:
 
     def _check_finish(self) -> None:
         if self.fold.finish_reason == "content_filter":
-            raise ContentFiltered("the provider's content filter stopped the answer", hint="rephrase the prompt")
+            raise ContentFiltered("the provider's content filter stopped the answer")
         if self.fold.finish_reason == "error":
             raise Unavailable("the provider ended the answer with an error of its own")
 

@@ -11,8 +11,8 @@ import queue
 import threading
 import weakref
 from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmctl.core.errors import Cancelled
 
@@ -113,6 +113,64 @@ class BackgroundLoop:
         if self._end is not None:
             self._end()
         self._loop = None
+
+
+class Pulled:
+    """Events pulled by a task of their own, so that whoever iterates may stop anywhere: then the call is cancelled.
+
+    An async generator that is left by `break` is closed at the end of its loop together with the generators below it,
+    and each of those complains that it is being closed already.
+    """
+
+    def __init__(self, events: AsyncGenerator[Event, None]) -> None:
+        self._handed: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(_pull(events, self._handed))
+        self._ended = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            item = await self._handed.get() if self._handed.empty() else self._handed.get_nowait()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if isinstance(item, BaseException):
+            self._ended = True
+            raise item
+        if item is None:
+            self._ended = True
+            raise StopAsyncIteration
+        return item
+
+    async def aclose(self) -> None:
+        """Cancel the call, and wait until its row is complete."""
+        self._ended = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def __del__(self) -> None:
+        if not self._task.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+
+
+async def _pull(events: AsyncGenerator[Event, None], handed: asyncio.Queue[Event | BaseException | None]) -> None:
+    """Hand over every event, then what ended them: None, or the error."""
+    try:
+        async with aclosing(events):
+            async for event in events:
+                handed.put_nowait(event)
+    except asyncio.CancelledError:
+        handed.put_nowait(_closed())
+        raise
+    except Exception as error:  # noqa: BLE001 - raised again where the events are awaited
+        handed.put_nowait(error)
+    else:
+        handed.put_nowait(None)
 
 
 def _closed() -> Cancelled:

@@ -56,7 +56,7 @@ class Endpoints:
                 hint=f"it speaks: {', '.join(sorted(PROTOCOLS))}",
             )
         if not self.has_credential(deployment):
-            return _missing(provider)
+            return _missing(deployment)
         try:
             address = self.address(deployment)
         except ConfigInvalid as error:
@@ -85,22 +85,21 @@ class Endpoints:
         provider = deployment.provider
         reference = deployment.api_key or provider.api_key
         if reference:
-            return self._referenced(reference, provider)
+            return self._referenced(reference, deployment)
         name = self.key_variable(provider)
         if name is not None:
             return _secret(self._environ[name], f"env:{name}")
         if not provider.key or provider.key_optional:
             return Secret("")
-        raise _missing(provider)
+        raise _missing(deployment)
 
-    def _referenced(self, reference: str, provider: Provider) -> Secret:
+    def _referenced(self, reference: str, deployment: Deployment) -> Secret:
+        provider = deployment.provider
         kind, _, rest = reference.partition(":")
         if kind == "env":
             value = self._environ.get(rest, "")
             if not value:
-                raise MissingCredential(
-                    f"{provider.name}: the environment variable {rest} is not set", hint=f"export {rest}=..."
-                )
+                raise _missing(deployment)
             return _secret(value, reference)
         if kind == "file":
             try:
@@ -230,8 +229,11 @@ def _secret(value: str, source: str) -> Secret:
     return Secret(value, source)
 
 
-def _missing(provider: Provider) -> MissingCredential:
-    names = " or ".join(provider.key) or f"api_key of [providers.{provider.name}]"
+def _missing(deployment: Deployment) -> MissingCredential:
+    provider = deployment.provider
+    reference = deployment.api_key or provider.api_key
+    named = (reference.removeprefix("env:"),) if reference.startswith("env:") else provider.key
+    names = " or ".join(named) or f"api_key of [providers.{provider.name}]"
     return MissingCredential(
         f"no key for {provider.title or provider.name}",
         hint=f"set {names}, or try the embedded model: llmctl ask -m local",

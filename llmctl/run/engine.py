@@ -7,11 +7,12 @@ written before the first byte leaves and completed at the end, whatever the end 
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import MATRIX, LlmctlError, UsageError
+from llmctl.core.errors import MATRIX, AnswerRejected, LlmctlError, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
 from llmctl.core.snapshot import Snapshot
 from llmctl.core.tokens import estimate
@@ -107,6 +108,7 @@ class CallRun:
         self._waited_s = 0.0
         self._shown = False
         self._begun = False
+        self._parsed: Any = None
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The answer's events. Raises the error the call ended in; then `answer` stays None."""
@@ -122,6 +124,7 @@ class CallRun:
             async with aclosing(self._steps()) as steps:
                 async for event in steps:
                     yield event
+            self._parsed = self._parse()
         except LlmctlError as raised:
             error = raised
             raised.attempts = tuple(self.attempts)
@@ -226,7 +229,13 @@ class CallRun:
             return run.fold.usage
         completion = run.fold.completion()
         made = sum(
-            map(_estimate, (completion.text, completion.reasoning, *(c.arguments for c in completion.tool_calls)))
+            _estimate(text)
+            for text in (
+                completion.text,
+                completion.reasoning,
+                completion.refusal,
+                *(call.arguments for call in completion.tool_calls),
+            )
         )
         if not made and run.fold.finish_reason is None:
             return None
@@ -262,17 +271,30 @@ class CallRun:
         attempts = tuple(self.attempts)
         if error is None:
             dropped = run.dropped if run else ()
-            self.answer = Answer(self.record, completion, attempts, self._waited_s * 1000, dropped, self._route())
-        await engine.ledger.complete(self.record, attempts, completion.text if self.ask.keep_text else None)
+            waited_ms = self._waited_s * 1000
+            self.answer = Answer(self.record, completion, attempts, waited_ms, dropped, self._route(), self._parsed)
+        text: str | None = completion.text or completion.refusal
+        if not self.ask.keep_text:  # a provider's message may quote the prompt or the answer: the class says enough
+            text, attempts = None, tuple(replace(attempt, error=None) for attempt in attempts)
+        await engine.ledger.complete(self.record, attempts, text)
         engine.hooks.tell(CallEnded(self.record, error))
 
+    def _parse(self) -> Any:
+        """The document of a whole answer that had to be JSON. Raises AnswerRejected when it is not."""
+        fold = self._last.fold if self._last else None
+        if self.ask.request.response_format is None or fold is None or fold.finish_reason != "stop":
+            return None
+        try:
+            return json.loads(fold.text)
+        except (ValueError, RecursionError) as error:
+            raise AnswerRejected("the answer is not JSON", hint="ask again, or ask a model that keeps to it") from error
+
     def _route(self) -> dict[str, Any]:
-        group = self.ask.plan.links[0].group
         links = len(self.ask.plan.links)
         reason = "the only target" if links == 1 else f"link 1 of {links}"
         if self.attempts and self.attempts[-1].n > 1:
             reason = f"after {', '.join(f'{a.outcome} at {a.deployment}' for a in self.attempts[:-1])}"
-        return {"strategy": group.strategy, "reason": reason, "complexity": None}
+        return {"strategy": "ordered", "reason": reason, "complexity": None}
 
 
 def estimate_prompt(request: Request) -> int:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import ConfigInvalid
 from llmctl.run import extras, weights
-from llmctl.run.local_job import Job, Refused
+from llmctl.run.local_job import Job, Refused, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
@@ -142,6 +142,8 @@ def _job(body: bytes, model: str) -> Job | Refused:
         return Refused(404, f"there is no embedded model {model!r}; there is: {known}", "model_not_found")
     try:
         return Job(body, asyncio.get_running_loop(), weights.MODELS[model].context)
+    except TooLong as error:
+        return Refused(400, str(error), "context_length_exceeded")
     except ValueError as error:
         return Refused(400, f"the request body is not usable: {error}")
 

@@ -25,6 +25,7 @@ _NO_CIRCLES = {"repeat_penalty": 1.1, "repeat_last_n": 64}
 penalty is llama.cpp's classic one; it is left out under a grammar, whose repeated punctuation it would punish."""
 
 _BYTES_PER_TOKEN = 3
+_MOST_BYTES_PER_TOKEN = 32
 _TEMPLATE_TOKENS = 64
 _MESSAGE_LIMIT = 500
 
@@ -51,6 +52,10 @@ class Refused:
         return json.dumps({"error": error | {"code": self.code or None}}).encode()
 
 
+class TooLong(ValueError):
+    """A prompt that cannot fit, seen before anybody has counted its tokens: counting 16 MiB takes 20 s."""
+
+
 class Job:
     """One request under way.
 
@@ -59,10 +64,12 @@ class Job:
     """
 
     def __init__(self, body: bytes, loop: asyncio.AbstractEventLoop, context: int) -> None:
-        """`context` is the largest the model can have. Raises ValueError for a body that is not a chat request."""
+        """`context` is the largest the model can have. Raises TooLong, or ValueError for no chat request."""
         request = json.loads(body)
         if not isinstance(request, dict) or not isinstance(request.get("messages"), list):
             raise ValueError("`messages` must be an array")  # noqa: TRY004 - one class for whatever is wrong with it
+        if len(body) > context * _MOST_BYTES_PER_TOKEN:
+            raise TooLong(f"the prompt has {len(body)} bytes, and the model's context length is {context} tokens")
         request = {key: value for key, value in request.items() if value is not None}
         self.streams = bool(request.get("stream"))
         self._answer_tokens = _answer_tokens(request)

@@ -19,7 +19,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from weakref import WeakKeyDictionary
 
 from llmctl._version import __version__
-from llmctl.core.errors import BadResponse, ConnectionFailed, LlmctlError, TimedOut
+from llmctl.core.errors import HINTS, BadResponse, ConfigInvalid, ConnectionFailed, LlmctlError, TimedOut
 from llmctl.run.endpoint import is_loopback
 
 if "httpx" not in sys.modules:
@@ -134,13 +134,13 @@ class HttpResponse:
 def translated(error: Exception, where: str) -> LlmctlError:
     """Our error for what httpx raised."""
     if isinstance(error, httpx.ConnectTimeout):
-        return TimedOut(f"{where}: no connection in time", hint="check the address and the network")
+        return TimedOut(f"{where}: no connection in time", hint=HINTS["ConnectionFailed"])
     said = str(error) or type(error).__name__
     if isinstance(error, httpx.RemoteProtocolError) and "without sending" not in said and "closed" not in said:
         return BadResponse(f"{where}: the answer is not valid HTTP: {said}")
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL, httpx.LocalProtocolError)):
         return BadResponse(f"{where}: the request cannot be sent: {said}")
-    return ConnectionFailed(f"{where}: {_connection(said, error)}", hint="check the address and the network")
+    return ConnectionFailed(f"{where}: {_connection(said, error)}")
 
 
 def _connection(said: str, error: Exception) -> str:
@@ -188,7 +188,7 @@ def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
             context.load_verify_locations(capath=capath)
             return context
     except OSError as error:
-        raise ConnectionFailed(
+        raise ConfigInvalid(
             f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {error}", hint="check the variable"
         ) from error
     return httpx.create_ssl_context()

@@ -142,9 +142,9 @@ def open_to_read(path: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, timeout=30.0)
     try:
         connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.OperationalError:
+    except sqlite3.Error as error:
         connection.close()
-        if size(path + "-wal"):
+        if not isinstance(error, sqlite3.OperationalError) or size(path + "-wal"):
             raise
         connection = sqlite3.connect(uri(path, "ro&immutable=1"), uri=True, isolation_level=None)
     return connection

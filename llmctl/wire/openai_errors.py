@@ -69,14 +69,6 @@ _BY_MESSAGE = tuple(
         ("not_found", "not a valid model|invalid model:|model .{0,200}does not exist"),
     )
 )
-_HINTS = {
-    "context_length": "shorten the prompt, or ask a model with a larger window",
-    "too_large": "shorten the prompt, or ask a model with a larger window",
-    "auth": "check the key; `llmctl models show MODEL` says which variable holds it",
-    "permission": "check that the key may use this model",
-    "not_found": "check the model's name, and the address if you set one",
-    "quota": "check the account's plan and billing, or ask another provider with --fallback",
-}
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
@@ -88,7 +80,6 @@ def classify(status: int, headers: Mapping[str, str], body: bytes, now: float) -
     said = message_of(found) or plain(body)
     return from_wire(wire_class)(
         f"HTTP {status}" + (f": {said}" if said else ""),
-        hint=_HINTS.get(wire_class, ""),
         status=status,
         retry_after_s=retry_after_s(headers, now),
         request_id=request_id(headers),
@@ -102,7 +93,6 @@ def in_answer(found: Mapping[str, Any], unknown: str = "bad_response") -> Provid
     wire_class = _wire_class(status, found) if status else _by_code(found) or _by_message(found) or unknown
     return from_wire(wire_class)(
         f"the provider reported an error in its answer: {message_of(found) or 'no message'}",
-        hint=_HINTS.get(wire_class, ""),
         status=status or 200,
     )
 

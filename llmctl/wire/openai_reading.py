@@ -25,14 +25,23 @@ if TYPE_CHECKING:
 FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "completed": "stop",
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
+    "max_output_reached": "length",
     "model_length": "length",
+    "repetition": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
     "sensitive": "content_filter",
     "error": "error",
+    "abort": "error",
+    "aborted": "error",
     "network_error": "error",
     "insufficient_system_resource": "error",
 }
@@ -206,11 +215,11 @@ def first_choice(document: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def finish_reason(choice: Mapping[str, Any]) -> FinishReason | None:
-    """The canonical finish reason; an unknown word still means that the answer has ended."""
+    """The canonical finish reason. An unknown word is a pause: the answer has ended, and nobody knows how."""
     said = choice.get("finish_reason")
     if not isinstance(said, str) or not said:
         return None
-    return FINISH_REASONS.get(said.lower(), "stop")
+    return FINISH_REASONS.get(said.lower(), "pause")
 
 
 def message_pieces(message: Mapping[str, Any]) -> tuple[str, str, tuple[ToolCallDelta, ...], str]:

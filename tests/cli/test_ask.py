@@ -179,7 +179,7 @@ def test_a_retry_is_one_line_on_stderr_that_q_silences(cli):
     with FaultServer(status(503), "ok", status(503), "ok") as server:
         loud, quiet = cli.to(server).ask("hi", "--retries", "1"), cli.ask("hi", "--retries", "1", "-q")
     assert (loud.code, quiet.code, loud.out) == (0, 0, quiet.out)
-    assert loud.err == "llmctl: retry: asking openai/m after Unavailable: openai/m: HTTP 503: no\n"
+    assert loud.err == "llmctl: retry: asking openai/m after Unavailable: HTTP 503: no\n"
     assert quiet.err == ""
     assert [call["attempt_count"] for call in cli.calls()] == [2, 2]
 

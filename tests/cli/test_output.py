@@ -112,7 +112,7 @@ def test_an_error_is_one_ascii_line_of_json():
     assert json.loads(line)["error"] | {"attempts": 0} == {
         "type": "RateLimited",
         "message": "slow\ndown ż",
-        "hint": None,
+        "hint": error.hint,
         "provider": None,
         "model": None,
         "status": 429,

@@ -237,8 +237,9 @@ def test_file_without_an_end_is_not_waited_for(tmp_path: Path, name: str) -> Non
 
 def test_env_reference_wins_even_when_it_is_empty() -> None:
     endpoints = Endpoints({"OPENAI_API_KEY": "other"})
-    with pytest.raises(MissingCredential, match="MY_KEY is not set"):
+    with pytest.raises(MissingCredential, match="no key") as caught:
         endpoints.credential(deployment(api_key="env:MY_KEY"))
+    assert caught.value.hint.startswith("set MY_KEY,")  # and not the variable that would not be read
     assert not endpoints.has_credential(deployment(api_key="env:MY_KEY"))
     assert Endpoints({"MY_KEY": "k"}).credential(deployment(api_key="env:MY_KEY")).reveal() == "k"
 

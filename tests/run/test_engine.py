@@ -634,3 +634,78 @@ def test_key_is_masked_wherever_it_came_from(how: str, tmp_path: Any) -> None:
     assert transport.requests[0].headers["authorization"] == f"Bearer {KEY}"
     assert "no such key: ***" in caught.value.message
     assert KEY not in f"{caught.value!r} {ledger.rows} {ledger.attempts}"
+
+
+# ---------------------------------------------------------------- what must not be kept, lost or said
+
+
+def test_an_answer_that_ended_by_an_unknown_word_is_incomplete() -> None:
+    answer = World(Reply.stream("Hel", finish="a word of tomorrow")).complete()
+    assert (answer.record.state, answer.record.exit_code, answer.text) == ("incomplete", 8, "Hel")
+
+
+def test_without_text_not_even_a_providers_message_is_kept() -> None:
+    world = World(Reply.refusal(400, "I will not say CANARY"))
+    error = world.fail(log=False)
+    (row,) = world.ledger.rows
+    assert "CANARY" in error.attempts[0].error
+    assert [attempt.error for attempt in world.ledger.attempts[row]] == [None]
+    assert world.ledger.attempts[row][0].outcome == "InvalidRequest"
+    assert world.ledger.texts[row] == (None, None)
+
+
+def test_a_refusal_is_the_answers_text_and_is_kept_and_counted() -> None:
+    choice = {"index": 0, "delta": {"refusal": "I cannot do that"}, "finish_reason": "stop"}
+    reply = Reply(headers={"content-type": "text/event-stream"}, chunks=(sse({"choices": [choice]}),))
+    world = World(reply)
+    answer = world.complete()
+    assert answer.text == answer.as_json()["text"] == "I cannot do that"
+    assert world.ledger.texts[answer.id][1] == "I cannot do that"
+    assert answer.usage.output_tokens > 0
+
+
+SAID = "sk-canary-0123456789abcdef"
+
+
+@pytest.mark.parametrize("cut", range(1, len(SAID)))
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_key_that_the_provider_says_back_is_masked_however_it_is_cut(cut: int, buffered: bool) -> None:
+    config = {"models": {"solo": {"model": "openai/m", "api_key": SAID}}}
+    world = World(Reply.stream(f"it is {SAID[:cut]}", f"{SAID[cut:]}, is it", " not? sk"), config=config)
+    text = world.complete().text if buffered else world.stream()[0]
+    assert text == "it is ***, is it not? sk"
+    assert SAID not in str(world.ledger.texts)
+
+
+def test_a_short_key_is_a_word_like_any_other() -> None:
+    config = {"models": {"solo": {"model": "openai/m", "api_key": "EMPTY"}}}
+    assert World(Reply.stream("the list is EMPTY"), config=config).complete().text == "the list is EMPTY"
+
+
+def test_leaving_an_async_stream_early_says_nothing_and_completes_the_row(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(Reply.stream("a", "b", gap_s=5))
+
+    async def leave() -> None:
+        async for _ in world.client.astream("hi", model="solo"):
+            break
+
+    run_virtual(leave())
+    assert world.ledger.states == ["started", "cancelled"]
+    assert not caplog.records
+    assert world.transport.open == 0
+
+
+def test_an_answer_under_a_schema_is_parsed_and_one_that_is_no_json_is_rejected() -> None:
+    good = World(Reply.stream('{"n": ', "1}"))
+    assert good.complete(schema={"type": "object"}).parsed == {"n": 1}
+    bad = World(Reply.stream("n is 1"))
+    error = bad.fail(schema={"type": "object"})
+    assert (error.kind, error.exit_code) == ("AnswerRejected", 10)
+    assert [record.state for record in bad.ledger.rows.values()] == ["failed"]
+
+
+def test_nothing_is_asked_under_a_budget_that_cannot_be_kept_yet() -> None:
+    world = World(OK, config={**CONFIG, "budget": {"daily": 5.0}})
+    assert world.fail().exit_code == 3
+    assert world.transport.requests == []
+    assert World(OK, config={**CONFIG, "budget": {"daily": 5.0, "on_exceed": "warn"}}).complete().text == "Hello"

@@ -467,7 +467,7 @@ def test_ssl_cert_file_that_is_none_is_said(tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("nothing")
     for path in (tmp_path / "absent", tmp_path / "ca.crt", tmp_path):
         error = failure("https://127.0.0.1:1", {"SSL_CERT_FILE": str(path)})
-        assert error.kind == "ConnectionFailed"
+        assert error.kind == "ConfigInvalid"
         assert "SSL_CERT_FILE" in error.message
 
 

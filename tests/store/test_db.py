@@ -50,7 +50,8 @@ def rows(path: Path, table: str = "t") -> int:
 
 def run(script: str, *args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)],
+        # Python 3.12 warns of any fork beside threads; that it goes well is what is tested here.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script, *map(str, args)],
         env={**os.environ, "PYTHONPATH": ROOT},
         capture_output=True,
         text=True,

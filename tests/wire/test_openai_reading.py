@@ -114,7 +114,7 @@ def test_the_last_event_may_lack_its_blank_line():
     [
         ("stop", "stop"), ("STOP", "stop"), ("eos", "stop"), ("length", "length"), ("max_tokens", "length"),
         ("tool_calls", "tool_calls"), ("function_call", "tool_calls"), ("content_filter", "content_filter"),
-        ("error", "error"), ("a word of tomorrow", "stop"),
+        ("error", "error"), ("abort", "error"), ("a word of tomorrow", "pause"),
     ],
 )  # fmt: skip
 def test_finish_reasons_have_one_spelling(said: str, means: str):
