@@ -92,7 +92,7 @@ _llmctl_ledger_list() {
         '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
         '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
         '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
-        '(--json)--json[One JSON document.]' \
+        '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
@@ -101,7 +101,7 @@ _llmctl_ledger_list() {
 
 _llmctl_ledger_show() {
     _arguments -s -S \
-        '(--json)--json[One JSON document.]' \
+        '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
@@ -118,7 +118,7 @@ _llmctl_ledger_search() {
         '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
         '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
         '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
-        '(--json)--json[One JSON document.]' \
+        '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
@@ -128,7 +128,7 @@ _llmctl_ledger_search() {
 
 _llmctl_ledger_check() {
     _arguments -s -S \
-        '(--json)--json[One JSON document.]' \
+        '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llmctl.cli.context import of
+from llmctl.cli.options import examples, tags_of
 from llmctl.cli.output import tell
 from llmctl.cli.prompt import as_text, compose, stdin_is_piped
 from llmctl.core.errors import UsageError
@@ -26,14 +27,13 @@ class OnBreak(StrEnum):
     restart = "restart"
 
 
-EXAMPLES = """\b
-Examples:
-  llmctl ask "why is the sky blue?"
-  git diff | llmctl ask "review this change"
-  llmctl ask -m smart --fallback cheap -f notes.txt "summarise"
-  llmctl ask --json --max-tokens 200 "three names for a cat"
-  llmctl ask --dry-run -m gpt-4o "what would this cost?"
-"""
+EXAMPLES = examples(
+    'llmctl ask "why is the sky blue?"',
+    'git diff | llmctl ask "review this change"',
+    'llmctl ask -m smart --fallback cheap -f notes.txt "summarise"',
+    'llmctl ask --json --max-tokens 200 "three names for a cat"',
+    'llmctl ask --dry-run -m gpt-4o "what would this cost?"',
+)
 
 
 @app.command(epilog=EXAMPLES)
@@ -103,7 +103,7 @@ def ask(
         "timeout": _seconds("--timeout", timeout),
         "max_wait": _seconds("--max-wait", max_wait),
         "on_break": on_break.value,
-        "tags": tags_of(tag or []),
+        "tags": dict(tags_of(tag or [])),
         "log": not no_log,
         "command": "ask",
     }
@@ -122,8 +122,8 @@ def _no_prompt(ctx: typer.Context, *, as_json: bool) -> None:
     """Short help instead of an answer. Raises Exit, or UsageError where the help would have to be JSON."""
     if as_json:
         raise UsageError("there is no prompt", hint='write: llmctl ask "..."')
-    examples = EXAMPLES.removeprefix("\b\n")
-    tell(f"{ctx.get_usage()}\n\n{examples}\n`llmctl ask --help` shows the options.\n")
+    shown = EXAMPLES.removeprefix("\b\n")
+    tell(f"{ctx.get_usage()}\n\n{shown}\n\n`llmctl ask --help` shows the options.\n")
     raise typer.Exit(2)
 
 
@@ -159,14 +159,3 @@ def _seconds(option: str, text: str | None) -> float | None:
     if seconds <= 0:
         raise UsageError(f"{option} {text!r} is no time at all", hint="write 30s or 5m")
     return seconds
-
-
-def tags_of(words: list[str]) -> dict[str, str]:
-    """The tags of `KEY=VALUE` words. Raises UsageError."""
-    tags: dict[str, str] = {}
-    for word in words:
-        key, equals, value = as_text(word, "--tag").partition("=")
-        if not equals or not key:
-            raise UsageError(f"--tag {word!r} is not KEY=VALUE", hint="for instance --tag team=web")
-        tags[key] = value
-    return tags

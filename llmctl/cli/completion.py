@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmctl.cli.options import examples
 from llmctl.cli.output import write
 
 if TYPE_CHECKING:
@@ -33,14 +34,13 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-_EXAMPLES = """\b
-Examples:
-  eval "$(llmctl completion bash)"
-  llmctl completion zsh > ~/.zfunc/_llmctl
-  llmctl completion fish > ~/.config/fish/completions/llmctl.fish"""
-
-
-@app.command(epilog=_EXAMPLES)
+@app.command(
+    epilog=examples(
+        'eval "$(llmctl completion bash)"',
+        "llmctl completion zsh > ~/.zfunc/_llmctl",
+        "llmctl completion fish > ~/.config/fish/completions/llmctl.fish",
+    )
+)
 def completion(
     shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish: the one that reads it.")],
 ) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli.context import of
+from llmctl.cli.options import Json, examples
 from llmctl.cli.output import print_json, safe, write
 from llmctl.core.errors import ConfigInvalid, UsageError
 
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog, Group
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 @app.callback()
@@ -32,7 +28,7 @@ def config() -> None:
     """Write, show and check the configuration."""
 
 
-@app.command(epilog=_examples("llmctl config init", "llmctl config init --force", "llmctl --config d.toml config init"))
+@app.command(epilog=examples("llmctl config init", "llmctl config init --force", "llmctl --config d.toml config init"))
 def init(
     ctx: typer.Context,
     force: Annotated[bool, typer.Option("--force", help="Replace the file that is there.")] = False,
@@ -55,7 +51,7 @@ def init(
     write(f"{path}\n")
 
 
-@app.command(epilog=_examples("llmctl config path", '"$EDITOR" "$(llmctl config path)"', "llmctl config path --json"))
+@app.command(epilog=examples("llmctl config path", '"$EDITOR" "$(llmctl config path)"', "llmctl config path --json"))
 def path(ctx: typer.Context, json: Json = False) -> None:
     """Print the paths of the configuration files that are read, later ones winning."""
     context = of(ctx)
@@ -68,7 +64,7 @@ def path(ctx: typer.Context, json: Json = False) -> None:
         write("".join(f"{each}\n" for each in files))
 
 
-@app.command(epilog=_examples("llmctl config show", "llmctl config show --origin", "llmctl config show --json"))
+@app.command(epilog=examples("llmctl config show", "llmctl config show --origin", "llmctl config show --json"))
 def show(
     ctx: typer.Context,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value comes from.")] = False,
@@ -89,7 +85,7 @@ def show(
         write(safe("".join(rows)))
 
 
-@app.command(epilog=_examples("llmctl config check", "llmctl --config drills.toml config check --json"))
+@app.command(epilog=examples("llmctl config check", "llmctl --config drills.toml config check --json"))
 def check(ctx: typer.Context, json: Json = False) -> None:
     """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
     from llmctl.config.files import sources
@@ -116,7 +112,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
         write(safe(f"without effect in this version: {', '.join(waiting)}\n"))
 
 
-@app.command(epilog=_examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))
+@app.command(epilog=examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))
 def schema() -> None:
     """Print the JSON Schema of a configuration file."""
     from llmctl.config.schema import json_schema

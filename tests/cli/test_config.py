@@ -294,3 +294,12 @@ def test_check_names_what_is_set_without_effect(shell: Shell):
     waiting = ["budget", "log.retain", "models.m.rpm"]
     assert shell.out("check").splitlines()[-1] == f"without effect in this version: {', '.join(waiting)}"
     assert shell.json("check")["without_effect"] == waiting
+
+
+def test_show_origin_masks_what_may_hold_a_secret(shell: Shell):
+    shell.write('[models.m]\nmodel = "openai/x"\napi_key = "cmd:pass show canary"\n')
+    shell.environ["OPENAI_BASE_URL"] = "https://proxy.example/v1?key=canary"
+    shown = shell.out("show", "--origin")
+    assert "canary" not in shown
+    assert "cmd:***" in shown
+    assert "https://proxy.example/v1?***" in shown

@@ -161,3 +161,12 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code_and_leaves_stdout_alon
 def test_everything_closed_is_survived(cli):
     done = cli.shell("llmctl nope <&- >&- 2>&-")
     assert (done.code, done.out, done.err) == (2, b"", "")
+
+
+def test_the_shape_of_an_error_is_the_commands_own_word(cli):
+    plain = cli.run("ask", "-s", "--json", "-m", "nobody/x", "hi", "--no-stdin")
+    assert plain.refused(2) == "unknown model 'nobody/x'"
+    shaped = cli.run("ask", "--json", "-m", "nobody/x", "hi", "--no-stdin")
+    assert (shaped.code, json.loads(shaped.err)["error"]["type"]) == (2, "UsageError")
+    unparsed = cli.run("ask", "--json", "--nonsense")
+    assert (unparsed.code, json.loads(unparsed.err)["error"]["type"]) == (2, "UsageError")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import unicodedata
 
@@ -120,3 +121,18 @@ def test_an_error_is_one_ascii_line_of_json():
         "partial_text": None,
         "attempts": 0,
     }
+
+
+@pytest.mark.parametrize(("columns", "header"), [(80, "id note ms"), (30, "id ms"), (20, "id ms")])
+def test_a_narrow_terminal_loses_spare_columns_and_never_a_part_of_what_is_kept(monkeypatch, columns, header):
+    monkeypatch.setattr(sys, "stdout", out := Stream("utf-8"))
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    row = {"id": "01K0ABCD", "note": "n" * 30, "ms": 12345}
+    table(("id", "note", "ms"), [row], right=("ms",), keep=("id",), spare=("note",))
+    out.flush()
+    first, *_, last = re.sub(r"\x1b\[[\d;]*m", "", out.written.decode()).strip().split("\n")
+    assert first.split() == header.split()
+    assert last.split()[0] == "01K0ABCD"
+    assert last.split()[-1] == "12345"

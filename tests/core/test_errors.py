@@ -12,6 +12,7 @@ from llmctl.core.errors import (
     COOLDOWN_S,
     MATRIX,
     WIRE_CLASSES,
+    InvalidRequest,
     LlmctlError,
     ProviderError,
     RateLimited,
@@ -116,3 +117,8 @@ def test_a_chain_that_failed_in_several_ways_exits_6_if_any_may_pass_else_as_the
     may_pass = MATRIX[primary].may_succeed_later or MATRIX[other].may_succeed_later
     expected = 6 if may_pass else EXITS[primary]
     assert exit_of_chain(LEAVES[primary]("m"), [LEAVES[other]("m")]) == expected
+
+
+def test_every_error_of_a_provider_says_what_to_do_next():
+    assert [cls.__name__ for cls in ProviderError.__subclasses__() if not cls("m").hint] == []
+    assert InvalidRequest("m", hint="mine").hint == "mine"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmctl.core.errors import BadResponse
-from llmctl.run.local_job import DEFAULT_MAX_TOKENS, Job
+from llmctl.run.local_job import DEFAULT_MAX_TOKENS, Job, TooLong
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -146,3 +146,12 @@ def test_answer_that_never_came_raises(stopped: bool) -> None:
 
     with pytest.raises(BadResponse, match="stopped" if stopped else "no answer"):
         answered(say)
+
+
+def test_prompt_that_cannot_fit_is_refused_before_its_tokens_are_counted() -> None:
+    loop = asyncio.new_event_loop()
+    try:
+        with pytest.raises(TooLong, match="context length is 1024"):
+            Job(json.dumps({"messages": [{"role": "user", "content": "x" * 1024 * 32}]}).encode(), loop, 1024)
+    finally:
+        loop.close()
