@@ -104,7 +104,7 @@ secrets = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size
 def test_no_secret_survives(values: list[str], around: list[str]):
     text = "".join(f"{before} {value}" for before, value in zip(around, values * len(around), strict=False))
     masked = redact(text, [Secret(value) for value in values])
-    assert not any(value in masked.replace(MASK, "") for value in values if value in text.replace(MASK, ""))
+    assert not [value for value in values if value in masked]
 
 
 @pytest.mark.parametrize(
