@@ -26,6 +26,12 @@ MAX_LINKS = 6
 MAX_RETRIES = 2  # of one target
 RESERVED = {"auto": "cost-aware routing comes with a later release: name a group, such as `fast` or `smart`"}
 """Names that will mean something, and what to say of them until then."""
+CLOSED = {
+    "perplexity": "its chat completions ended on 2026-09-27: its Agent API speaks another protocol",
+    "github": "GitHub Models ended on 2026-07-30: ask the model's own provider",
+    "lambda": "Lambda's inference API has closed: ask another host of the model",
+}
+"""Providers that many still know and nobody can ask any more; the sources are at the head of `data/providers.toml`."""
 PARAM_KEYS = (
     "temperature", "max_tokens", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort",
     "reasoning_tokens", "parallel_tool_calls", "user", "extra",
@@ -175,6 +181,8 @@ class Catalog:
 
     def _suggest(self, model: str) -> str:
         prefix, slash, rest = model.partition("/")
+        if prefix in CLOSED:
+            return CLOSED[prefix]
         near = _near(prefix, self.providers, rest) if slash else _near(model, self.groups)
         return near or "write provider/model, or a group's name: `llmctl models list` shows what there is"
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.core.catalog import MAX_LINKS, Catalog, build, dotted, provider
+from llmctl.config.load import catalog_of, packaged
+from llmctl.core.catalog import CLOSED, MAX_LINKS, Catalog, build, dotted, provider
 from llmctl.core.errors import ConfigInvalid, UsageError
 from llmctl.core.money import Price
 from llmctl.core.types import Params
@@ -270,3 +271,11 @@ def test_where_says_how_an_error_names_its_place():
 )
 def test_a_key_path_is_written_as_in_toml(path: tuple[str | int, ...], words: str):
     assert dotted(path) == words
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_provider_that_has_closed_is_said_to_have(name: str):
+    assert name not in packaged()["providers"]
+    with pytest.raises(UsageError) as caught:
+        catalog_of({}, {}).resolve(f"{name}/some-model")
+    assert caught.value.hint == CLOSED[name]
