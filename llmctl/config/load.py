@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl._version import __version__
 from llmctl.config.files import read, sources, write_private
-from llmctl.core.catalog import build, dotted
+from llmctl.core.build import build
+from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, LlmctlError
 
 if TYPE_CHECKING:

@@ -1,8 +1,7 @@
 """What can be asked: providers, deployments, model groups, and the resolution of the name a user types.
 
-The catalog is built from plain data (the provider table and the validated configuration), so that a cached copy of that
-data gives the same catalog without validating again. Credentials are not here: a deployment holds a reference
-(`env:NAME`, `file:PATH`, `cmd:...`), never the secret, except for a literal the user wrote into a 0600 file.
+It is put together by `core/build`. Credentials are not here: a deployment holds a reference (`env:NAME`, `file:PATH`,
+`cmd:...`), never the secret, except for a literal the user wrote into a 0600 file.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import ConfigInvalid, UsageError
+from llmctl.core.errors import UsageError
 from llmctl.core.money import Price
 from llmctl.core.types import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 KeyPath = tuple[str | int, ...]
 """The way to a key of the configuration: `("models", "fast", "deployments", 0, "rpm")`."""
@@ -32,10 +31,6 @@ CLOSED = {
     "lambda": "Lambda's inference API has closed: ask another host of the model",
 }
 """Providers that many still know and nobody can ask any more; the sources are at the head of `data/providers.toml`."""
-PARAM_KEYS = (
-    "temperature", "max_tokens", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort",
-    "reasoning_tokens", "parallel_tool_calls", "user", "extra",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +178,12 @@ class Catalog:
         prefix, slash, rest = model.partition("/")
         if prefix in CLOSED:
             return CLOSED[prefix]
-        near = _near(prefix, self.providers, rest) if slash else _near(model, self.groups)
+        near = near_name(prefix, self.providers, rest) if slash else near_name(model, self.groups)
         return near or "write provider/model, or a group's name: `llmctl models list` shows what there is"
 
 
-def _near(word: str, known: Iterable[str], rest: str = "") -> str:
+def near_name(word: str, known: Iterable[str], rest: str = "") -> str:
+    """The question whether a name of `known` like `word` was meant, "" when none is like it."""
     import difflib  # only errors need it, and it is slow to load
 
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -210,184 +206,3 @@ def dotted(path: KeyPath) -> str:
         quoted = step if bare else '"' + step.replace("\\", "\\\\").replace('"', '\\"') + '"'
         words += f".{quoted}" if words else quoted
     return words
-
-
-def build(
-    providers: Mapping[str, Mapping[str, Any]],
-    built_in: Mapping[str, Any],
-    config: Mapping[str, Any],
-    where: Callable[[KeyPath], str] = dotted,
-) -> Catalog:
-    """The catalog of the provider table, the built-in groups and a validated configuration, all as plain data.
-
-    `where` says how an error names a key path (with its file and line, for one that was read from a file).
-    Raises ConfigInvalid for a chain that names itself, a chain that is too long, or a name that means nothing.
-    """
-    table = {name: provider(name, row) for name, row in providers.items()}
-    for name, row in config.get("providers", {}).items():
-        known = table.get(name) or next((each for each in table.values() if name in each.aliases), None)
-        if known is None and "api_base" not in row:
-            hint = _near(name, table) or 'add api_base = "https://..."'
-            raise ConfigInvalid(f"{where(('providers', name))}: an unknown provider, and no api_base", hint=hint)
-        changed = _overridden(known, name, row)
-        table[changed.name] = changed
-    catalog = Catalog(table, {}, settings(config), config.get("default_model", ""))
-    groups: dict[str, Group] = {}
-    for name, row in built_in.items():
-        groups[name] = replace(group(catalog, name, row), built_in=True)
-    for name, row in config.get("models", {}).items():
-        groups[name] = group(catalog, name, row, where)
-    catalog = replace(catalog, groups=groups)
-    for name in config.get("models", {}):
-        _check_chain(catalog, name, where)
-        _check_route(catalog, name, where)
-    if catalog.default_model:
-        _must_mean(catalog, catalog.default_model, ("default_model",), where)
-    return catalog
-
-
-def provider(name: str, row: Mapping[str, Any]) -> Provider:
-    """A provider of one table row."""
-    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("key", "aliases", "address", "infer") if key in row}
-    plain = {key: row[key] for key in ("protocol", "api_base", "key_optional", "loopback", "source") if key in row}
-    title = row.get("title", name.capitalize())
-    return Provider(name=name, title=title, dialect=row.get("dialect", {}), **lists, **plain)
-
-
-def _overridden(known: Provider | None, name: str, row: Mapping[str, Any]) -> Provider:
-    base = known or Provider(name=name, title=name, key=(f"{name.upper().replace('-', '_')}_API_KEY",))
-    changes: dict[str, Any] = {key: row[key] for key in ("protocol", "api_base", "api_key", "dialect") if key in row}
-    if "api_base" in row:
-        changes["api_base_set"] = True
-    if known is None and "api_key" not in row:
-        changes["key_optional"] = True  # a user's own server may well ask for no key
-    return replace(base, **changes)
-
-
-def group(catalog: Catalog, name: str, row: Mapping[str, Any], where: Callable[[KeyPath], str] = dotted) -> Group:
-    """A model group of one `[models.NAME]` table; its deployments inherit the keys of the group."""
-    many = row.get("deployments")
-    rows = [dict(row) | dict(each) for each in many] if many else [row] if "model" in row else []
-    deployments: dict[str, Deployment] = {}
-    for i, each in enumerate(rows):
-        path = ("models", name, "deployments", i) if many else ("models", name)
-        deployment = _deployment(catalog, each, f"{name}-{i + 1}", path, where)
-        if deployment.id in deployments:
-            what = f"{where((*path, 'id'))}: a second deployment with the id {deployment.id!r}"
-            raise ConfigInvalid(what, hint="give it an id of its own")
-        deployments[deployment.id] = deployment
-    return Group(
-        name=name,
-        deployments=tuple(deployments.values()),
-        strategy=row.get("strategy", "adaptive"),
-        fallbacks=tuple(row.get("fallbacks", ())),
-        cache=row.get("cache"),
-        cache_ttl_s=row.get("ttl"),
-        on_content_filter=row.get("on_content_filter", "fail"),
-        route=row.get("route", {}),
-    )
-
-
-_DEPLOYMENT_KEYS = (
-    "api_base", "api_key", "api_version", "weight", "base_model", "context_window", "max_output", "reasoning",
-    "allow_http", "allow_toy",
-)  # fmt: skip
-
-
-def _deployment(
-    catalog: Catalog, row: Mapping[str, Any], derived_id: str, path: KeyPath, where: Callable[[KeyPath], str]
-) -> Deployment:
-    try:
-        plain = catalog.deployment(row["model"])
-    except UsageError as error:
-        raise ConfigInvalid(f"{where((*path, 'model'))}: {error.message}", hint=error.hint) from error
-    changes: dict[str, Any] = {key: row[key] for key in _DEPLOYMENT_KEYS if key in row}
-    if "price" in row:
-        changes["price"] = Price.per_million(**row["price"])
-    return replace(
-        plain,
-        id=row.get("id", derived_id),
-        params=params(row),
-        limits=Limits(row.get("rpm"), row.get("tpm"), row.get("max_parallel")),
-        capabilities=tuple(row.get("capabilities", ())),
-        **changes,
-    )
-
-
-def params(row: Mapping[str, Any]) -> Params:
-    """The request parameters among the keys of `row`."""
-    changes = {key: row[key] for key in PARAM_KEYS if row.get(key) is not None}
-    stop = row.get("stop") or ()
-    return Params(stop=(stop,) if isinstance(stop, str) else tuple(stop), **changes)
-
-
-def settings(config: Mapping[str, Any]) -> Settings:
-    """The settings of a validated configuration (durations already in seconds)."""
-    retry, timeout, log = (config.get(key, {}) for key in ("retry", "timeout", "log"))
-    values: dict[str, Any] = {key: retry[key] for key in ("retries", "tries") if key in retry}
-    values |= {f"{key}_s": retry[key] for key in ("patience", "max_wait") if key in retry}
-    values |= {f"{key}_s": timeout[key] for key in ("connect", "first_token", "idle", "total") if key in timeout}
-    if "first_token" in timeout:  # the user's word holds for reasoning models too
-        values["first_token_reasoning_s"] = timeout["first_token"]
-    if "content" in log:
-        values["log_content"] = log["content"]
-    if config.get("budget", {}).get("on_exceed", "refuse" if config.get("budget") else "warn") == "refuse":
-        values["budget_refuses"] = True
-    if "retain" in log:
-        values["log_retain_s"] = log["retain"]
-    return Settings(**values)
-
-
-def _check_chain(catalog: Catalog, name: str, where: Callable[[KeyPath], str]) -> None:
-    own = catalog.groups[name]
-    if len(own.deployments) > 1:
-        _no_toy(own, ("models", name, "deployments"), where)
-    path = ("models", name, "fallbacks")
-    if len(own.fallbacks) >= MAX_LINKS:
-        raise ConfigInvalid(
-            f"{where(path)}: {len(own.fallbacks)} fallbacks are too many",
-            hint=f"a chain has at most {MAX_LINKS} links, the group itself included",
-        )
-    seen = {name}
-    ids = {deployment.id for deployment in own.deployments}
-    for i, link in enumerate(own.fallbacks):
-        if link == name:
-            raise ConfigInvalid(f"{where((*path, i))}: the chain names itself ({link!r})", hint="remove that link")
-        target = _must_mean(catalog, link, (*path, i), where)
-        if target is None:
-            raise ConfigInvalid(f"{where((*path, i))}: {link!r} cannot be a link yet", hint=RESERVED["auto"])
-        if target.name in seen:
-            raise ConfigInvalid(f"{where((*path, i))}: the chain names {link!r} twice", hint="remove the repeated link")
-        seen.add(target.name)
-        twice = next((deployment.id for deployment in target.deployments if deployment.id in ids), None)
-        if twice is not None:
-            what = f"{where((*path, i))}: a second deployment of the chain with the id {twice!r}"
-            raise ConfigInvalid(what, hint="give one of them another id")
-        ids.update(deployment.id for deployment in target.deployments)
-        _no_toy(target, (*path, i), where)
-
-
-def _no_toy(target: Group, path: KeyPath, where: Callable[[KeyPath], str]) -> None:
-    if any(deployment.is_local and not deployment.allow_toy for deployment in target.deployments):
-        raise ConfigInvalid(
-            f"{where(path)}: {target.name!r} is the small embedded model",
-            hint="an outage must not end in nonsense: use a self-hosted model, or set allow_toy = true on it",
-        )
-
-
-def _check_route(catalog: Catalog, name: str, where: Callable[[KeyPath], str]) -> None:
-    for key, target in catalog.groups[name].route.items():
-        path = ("models", name, "route", key)
-        if target == name or _must_mean(catalog, target, path, where) is None:
-            hint = "name a group with models of its own"
-            raise ConfigInvalid(f"{where(path)}: a route cannot lead to a route", hint=hint)
-
-
-def _must_mean(catalog: Catalog, name: str, path: KeyPath, where: Callable[[KeyPath], str]) -> Group | None:
-    """What `name` resolves to; None for a name that is known and cannot be asked yet."""
-    try:
-        return catalog.resolve(name)
-    except UsageError as error:
-        if name in catalog.groups or name in RESERVED:
-            return None
-        raise ConfigInvalid(f"{where(path)}: {error.message}", hint=error.hint) from error

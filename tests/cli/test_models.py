@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from llmctl.cli.context import Context
 from llmctl.cli.models import app
-from llmctl.core.catalog import Catalog, build
+from llmctl.core.build import build
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
+
+if TYPE_CHECKING:
+    from llmctl.core.catalog import Catalog
 
 PROVIDERS = {
     "openai": {

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmctl.config.load import catalog_of, packaged
-from llmctl.core.catalog import CLOSED, MAX_LINKS, Catalog, build, dotted, provider
+from llmctl.core.build import build, provider
+from llmctl.core.catalog import CLOSED, MAX_LINKS, Catalog, dotted
 from llmctl.core.errors import ConfigInvalid, UsageError
 from llmctl.core.money import Price
 from llmctl.core.types import Params

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmctl.core.catalog import MAX_LINKS, Catalog, Deployment, build
+from llmctl.core.build import build
+from llmctl.core.catalog import MAX_LINKS, Catalog, Deployment
 from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
 from llmctl.routing.plan import make_plan
 

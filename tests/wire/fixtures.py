@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.catalog import Deployment, Provider, provider
+from llmctl.core.build import provider
+from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.redact import Secret
 from llmctl.core.types import (
     Completion,
