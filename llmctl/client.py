@@ -253,6 +253,7 @@ class AsyncStream:
 
     def __init__(self, run: CallRun) -> None:
         self._run = run
+        self._pulled: Pulled | None = None
 
     @property
     def answer(self) -> Answer | None:
@@ -260,7 +261,19 @@ class AsyncStream:
         return self._run.answer
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        return Pulled(self._run.events())
+        self._pulled = Pulled(self._run.events())
+        return self._pulled
+
+    async def aclose(self) -> None:
+        """Cancel the call if it still runs, and wait until its row is complete."""
+        if self._pulled is not None:
+            await self._pulled.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
 
 
 class Stream:

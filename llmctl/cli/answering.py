@@ -123,8 +123,9 @@ def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
         out.write(answer.text)
         out.end_line()
     if answer.record.exit_code:
+        by = "the length limit" if answer.finish_reason == "length" else "something other than a stop"
         raise AnswerIncomplete(
-            f"{answer.served_by}: the answer is incomplete: it ended by {answer.finish_reason!r}",
+            f"{answer.served_by}: the answer is incomplete: it was ended by {by}",
             hint="allow more with --max-tokens" if answer.finish_reason == "length" else "",
         )
     notes.whole(answer)

@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> the module whose `app` it is, and the one line of the overview."""
 
 
+LATER = ("chat", "compare", "batch", "embed", "route", "fallback", "cost", "cache", "keys", "serve", "doctor", "help")
+"""Commands of the design that this version does not have yet."""
+
+
 class Commands(TyperGroup):
     """The root group. It knows its commands' names and help without importing them."""
 
@@ -102,6 +106,8 @@ def unknown_command(args: Sequence[str]) -> UsageError:
     import difflib
 
     word = args[0]
+    if word in LATER:
+        return UsageError(f"`llmctl {word}` is not in this version yet", hint="`llmctl --help` shows what is")
     near = difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.65)
     if near:
         return UsageError(f"no command {word!r}", hint=f"did you mean `llmctl {near[0]}`?")

@@ -90,7 +90,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
     from llmctl.config.files import sources
     from llmctl.config.load import assembled, fresh
-    from llmctl.config.pending import pending
+    from llmctl.config.pending import pending, refuses
 
     context = of(ctx)
     context.json_errors = json
@@ -103,11 +103,21 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     waiting = pending(plain["config"])
     if json:
         document = {"ok": True, "files": files, "default_model": catalog.default_model or None}
-        print_json({**document, "groups": groups, "providers": providers, "without_effect": waiting})
+        print_json(
+            {
+                **document,
+                "groups": groups,
+                "providers": providers,
+                "without_effect": waiting,
+                "refuses_all": refuses(plain["config"]),
+            }
+        )
         return
     write(f"ok: {', '.join(files) or 'no configuration file, built-in settings'}\n")
     write(safe("".join(f"{_line(row)}\n" for row in groups)))
     write(f"providers: {', '.join(providers)}\n")
+    if refuses(plain["config"]):
+        write("nothing is asked in this version: it cannot keep the [budget], which must refuse\n")
     if waiting:
         write(safe(f"without effect in this version: {', '.join(waiting)}\n"))
 

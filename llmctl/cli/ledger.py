@@ -35,7 +35,7 @@ _STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refu
 _COLUMNS = ("started", "id", "state", "model", "served_by", "in", "out", "cost_usd", "ms", "error")
 _NUMBERS = ("in", "out", "cost_usd", "ms")
 _WHOLE = ("id", "started", "state")
-_SPARE = ("served_by", "started", "error", "cost_usd")
+_SPARE = ("served_by", "started", "error", "cost_usd", "in", "out")
 
 
 @app.command(epilog=examples("sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'"))

@@ -77,6 +77,8 @@ def show(
             for row in link["deployments"]
         ],
         right=["link"],
+        keep=["asks", "ready"],
+        spare=["group", "deployment", "address", "key"],
     )
 
 

@@ -10,7 +10,7 @@ import os
 import select
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from llmctl.core.errors import OutputFailed
 
@@ -24,6 +24,10 @@ _HOSTILE = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)},
     **{code: f"\\u{code:04x}" for code in (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
 }
+
+
+_GAP = 3  # what rich puts between two columns
+_LEAST = 6
 
 
 def safe(text: str) -> str:
@@ -122,20 +126,20 @@ def _draw(
     console = Console()
     needs = {column: max(len(column), *(len(line[column]) for line in cells), 0) for column in columns}
     shown = list(columns)
-    while spare and sum(needs[column] + 2 for column in shown) > console.width:
+    while spare and sum(needs[column] + _GAP for column in shown) > console.width:
         shown.remove(spare.pop(0))
+    # Widths are given, because rich takes from every column alike, down to nothing.
+    elastic = {column: needs[column] for column in shown if column not in whole}
+    room = console.width - sum(needs[column] + _GAP for column in shown) + sum(elastic.values())
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in shown:
-        drawn.add_column(
-            column,
-            justify="right" if column in right else "left",
-            overflow="ellipsis",
-            no_wrap=True,
-            min_width=needs[column] if column in whole else None,
-        )
+        share = room * needs[column] // max(1, sum(elastic.values()))
+        width = needs[column] if column in whole else min(needs[column], max(_LEAST, share))
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        drawn.add_column(column, justify=justify, overflow="ellipsis", no_wrap=True, min_width=width, max_width=width)
     for line in cells:
         drawn.add_row(*(Text(line[column]) for column in shown))
-    console.print(drawn)
+    console.print(drawn, crop=False)
 
 
 def _cell(value: Any) -> str:

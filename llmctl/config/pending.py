@@ -24,10 +24,16 @@ MODEL_KEYS = (
 def pending(config: Mapping[str, Any]) -> list[str]:
     """The keys that a validated configuration sets without effect, as they are written in the file."""
     return [
-        *(name for name in TABLES if config.get(name)),
+        *(name for name in TABLES if config.get(name) and not (name == "budget" and refuses(config))),
         *(dotted(("log", key)) for key in LOG_KEYS if key in config.get("log", {})),
         *(dotted(("models", name, key)) for name, row in config.get("models", {}).items() for key in _of_model(row)),
     ]
+
+
+def refuses(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration has a budget that must refuse: then this version asks nothing."""
+    budget = config.get("budget") or {"on_exceed": "warn"}
+    return bool(budget.get("on_exceed", "refuse") == "refuse")
 
 
 def _of_model(row: Mapping[str, Any]) -> Iterator[str]:

@@ -79,6 +79,7 @@ HINTS: dict[str, str] = {
     "ModelNotFound": "check the model's name, and the address if you set one",
     "ContextExceeded": "shorten the prompt, or ask a model with a larger window",
     "ContentFiltered": "rephrase the prompt",
+    "AnswerIncomplete": "ask again, or ask another model",
 }
 """What to do next, where the place that raises the error knows nothing better."""
 

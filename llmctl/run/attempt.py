@@ -7,6 +7,7 @@ while we wait for the provider: time that the consumer takes between events does
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from llmctl.core.errors import (
     Unavailable,
 )
 from llmctl.core.redact import MASK, StreamMask, redact
-from llmctl.core.types import Event, Fold
+from llmctl.core.types import Event, Fold, ToolCallDelta
 from llmctl.wire.base import load
 from llmctl.wire.headers import request_id
 
@@ -66,7 +67,7 @@ class AttemptRun:
         self._limits = limits
         self._wire = load(deployment.provider.protocol)
         self._encoded = self._wire.encode(request, deployment, endpoint)
-        self._masks = tuple(StreamMask(endpoint.key) for _ in range(3))
+        self._masks: defaultdict[str | int, StreamMask] = defaultdict(lambda: StreamMask(endpoint.key))
         self._started = 0.0
         self._patience_s = limits.first_token_s
 
@@ -80,7 +81,6 @@ class AttemptRun:
         made = self.fold.completion()
         return replace(
             made,
-            tool_calls=tuple(replace(call, arguments=self._masked(call.arguments)) for call in made.tool_calls),
             reported_model=self._masked(made.reported_model),
             system_fingerprint=self._masked(made.system_fingerprint),
         )
@@ -102,11 +102,13 @@ class AttemptRun:
                     yield self._noted(event, clock)
             self._check_finish()
         except LlmctlError as error:
-            rest = self._without_key(Event(), last=True)
-            if rest.shows:
+            if (rest := self._rest()).shows:
                 self.fold.add(rest)
                 yield rest
             self._present(error)
+            raise
+        except BaseException:
+            self.fold.add(self._rest())
             raise
 
     async def _open(self, stack: AsyncExitStack, transport: Transport, clock: Clock) -> Response:
@@ -150,7 +152,16 @@ class AttemptRun:
 
     def _noted(self, event: Event, clock: Clock) -> Event:
         """The event with the key masked, after the clocks and the fold have taken it in."""
-        event = self._without_key(event, last=event.finish_reason is not None)
+        event = self._without_key(event, last=False)
+        if event.finish_reason:
+            rest = self._rest()
+            event = replace(
+                event,
+                text=event.text + rest.text,
+                reasoning=event.reasoning + rest.reasoning,
+                refusal=event.refusal + rest.refusal,
+                tool_calls=event.tool_calls + rest.tool_calls,
+            )
         self.fold.add(event)
         if event.shows:
             self._patience_s = self._limits.idle_s
@@ -161,14 +172,27 @@ class AttemptRun:
         return event
 
     def _without_key(self, event: Event, *, last: bool) -> Event:
-        """A provider may say the key back: it is masked in every kind of text, also when it is split over events."""
+        """A provider may say the key back: it is masked in all it makes, also when it is split over events.
+
+        What is held back of one kind goes out with the next event that shows another: nothing changes its place.
+        """
         text, reasoning, refusal = (
-            mask.feed(piece, last=last)
-            for mask, piece in zip(self._masks, (event.text, event.reasoning, event.refusal), strict=True)
+            self._masks[kind].feed(piece, last=last or (not piece and event.shows))
+            for kind, piece in (("text", event.text), ("reasoning", event.reasoning), ("refusal", event.refusal))
         )
-        if (text, reasoning, refusal) == (event.text, event.reasoning, event.refusal):
+        calls = tuple(
+            replace(call, arguments=self._masks[call.index].feed(call.arguments, last=last))
+            for call in event.tool_calls
+        )
+        if (text, reasoning, refusal, calls) == (event.text, event.reasoning, event.refusal, event.tool_calls):
             return event
-        return replace(event, text=text, reasoning=reasoning, refusal=refusal)
+        return replace(event, text=text, reasoning=reasoning, refusal=refusal, tool_calls=calls)
+
+    def _rest(self) -> Event:
+        """What is still held back when the answer ends."""
+        held = [index for index in self._masks if isinstance(index, int)]
+        calls = (ToolCallDelta(index, arguments=self._masks[index].feed("", last=True)) for index in held)
+        return self._without_key(Event(tool_calls=tuple(call for call in calls if call.arguments)), last=True)
 
     def _left(self, now: float) -> float:
         """The seconds until a clock strikes: that of the provider's silence, or the deadline of the call."""

@@ -10,19 +10,21 @@ import os
 import queue
 import threading
 import weakref
+from collections import deque
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmctl.core.errors import Cancelled
+from llmctl.core.types import Event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine, Iterator
 
-    from llmctl.core.types import Event
 
 T = TypeVar("T")
 
+_MOST_WAITING = 1024
 CLEAN_UP_S = 5.0
 """How long an interrupted caller waits for the ledger row of its call to be completed."""
 
@@ -122,55 +124,89 @@ class Pulled:
     and each of those complains that it is being closed already.
     """
 
+    _task: asyncio.Task[None] | None = None
+
     def __init__(self, events: AsyncGenerator[Event, None]) -> None:
-        self._handed: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
+        """Begins at once, so it needs a running loop."""
         self._loop = asyncio.get_running_loop()
+        self._handed = _Handed()
         self._task = self._loop.create_task(_pull(events, self._handed))
-        self._ended = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        if self._ended:
-            raise StopAsyncIteration
         try:
-            item = await self._handed.get() if self._handed.empty() else self._handed.get_nowait()
+            item = await self._handed.take()
         except asyncio.CancelledError:
             await self.aclose()
             raise
-        if isinstance(item, BaseException):
-            self._ended = True
-            raise item
-        if item is None:
-            self._ended = True
-            raise StopAsyncIteration
-        return item
+        if isinstance(item, Event):
+            return item
+        raise StopAsyncIteration if item is None else item
 
     async def aclose(self) -> None:
         """Cancel the call, and wait until its row is complete."""
-        self._ended = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._handed.end(None)
 
     def __del__(self) -> None:
-        if not self._task.done() and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._task is not None and not self._task.done():
+            with suppress(RuntimeError):  # the loop has closed, and the task with it
+                self._loop.call_soon_threadsafe(self._task.cancel)
 
 
-async def _pull(events: AsyncGenerator[Event, None], handed: asyncio.Queue[Event | BaseException | None]) -> None:
-    """Hand over every event, then what ended them: None, or the error."""
+class _Handed:
+    """Events on their way between two tasks, at most `_MOST_WAITING` of them, and at last what ended them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+        self._ended = False
+        self._end: BaseException | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def give(self, event: Event) -> None:
+        """Hand over an event, when there is room."""
+        while len(self._waiting) >= _MOST_WAITING:
+            self._room.clear()
+            await self._room.wait()
+        self._waiting.append(event)
+        self._news.set()
+
+    def end(self, error: BaseException | None) -> None:
+        """Nothing more comes, because of `error` or well; the first word counts."""
+        if not self._ended:
+            self._ended, self._end = True, error
+        self._news.set()
+
+    async def take(self) -> Event | BaseException | None:
+        """The next event; after the last one the error, once, and then None for ever."""
+        while not self._waiting:
+            if self._ended:
+                error, self._end = self._end, None
+                return error
+            self._news.clear()
+            await self._news.wait()
+        self._room.set()
+        return self._waiting.popleft()
+
+
+async def _pull(events: AsyncGenerator[Event, None], handed: _Handed) -> None:
+    """Hand over every event, then what ended them."""
     try:
         async with aclosing(events):
             async for event in events:
-                handed.put_nowait(event)
+                await handed.give(event)
     except asyncio.CancelledError:
-        handed.put_nowait(_closed())
+        handed.end(_closed())
         raise
     except Exception as error:  # noqa: BLE001 - raised again where the events are awaited
-        handed.put_nowait(error)
+        handed.end(error)
     else:
-        handed.put_nowait(None)
+        handed.end(None)
 
 
 def _closed() -> Cancelled:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -284,10 +284,18 @@ class CallRun:
         fold = self._last.fold if self._last else None
         if self.ask.request.response_format is None or fold is None or fold.finish_reason != "stop":
             return None
-        try:
-            return json.loads(fold.text)
-        except (ValueError, RecursionError) as error:
-            raise AnswerRejected("the answer is not JSON", hint="ask again, or ask a model that keeps to it") from error
+        completion = fold.completion()
+        error = AnswerRejected("the answer is not JSON", hint="ask again, or ask a model that keeps to it")
+        if completion.refusal:
+            error = AnswerRejected(f"the model refused: {completion.refusal}", hint="rephrase the prompt")
+        else:
+            with suppress(ValueError, RecursionError):
+                return json.loads(completion.text, parse_constant=_no_number)
+        assert self._last is not None, "there is a fold"
+        deployment = self._last.deployment
+        error.provider, error.model = deployment.provider.name, deployment.model
+        error.partial_text = completion.text
+        raise error
 
     def _route(self) -> dict[str, Any]:
         links = len(self.ask.plan.links)
@@ -295,6 +303,10 @@ class CallRun:
         if self.attempts and self.attempts[-1].n > 1:
             reason = f"after {', '.join(f'{a.outcome} at {a.deployment}' for a in self.attempts[:-1])}"
         return {"strategy": "ordered", "reason": reason, "complexity": None}
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def estimate_prompt(request: Request) -> int:

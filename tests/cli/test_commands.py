@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llmctl.cli.commands import COMMANDS, command, root, unknown_command
+from llmctl.cli.commands import COMMANDS, LATER, command, root, unknown_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,3 +130,9 @@ def test_options_have_a_help_text_and_no_command_hides_behind_another():
 def test_an_unknown_command_is_refused_with_what_was_probably_meant(words, message, hint):
     error = unknown_command(words)
     assert (error.message, error.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_command_of_a_later_version_is_said_to_be_one(name: str):
+    assert name not in COMMANDS
+    assert "not in this version" in unknown_command([name]).message

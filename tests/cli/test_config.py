@@ -303,3 +303,10 @@ def test_show_origin_masks_what_may_hold_a_secret(shell: Shell):
     assert "canary" not in shown
     assert "cmd:***" in shown
     assert "https://proxy.example/v1?***" in shown
+
+
+def test_check_says_that_a_budget_which_must_refuse_refuses_everything_yet(shell: Shell):
+    shell.write("[budget]\ndaily = 5.0\n")
+    assert shell.out("check").splitlines()[-1].startswith("nothing is asked in this version")
+    document = shell.json("check")
+    assert (document["refuses_all"], document["without_effect"]) == (True, [])

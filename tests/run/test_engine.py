@@ -709,3 +709,102 @@ def test_nothing_is_asked_under_a_budget_that_cannot_be_kept_yet() -> None:
     assert world.fail().exit_code == 3
     assert world.transport.requests == []
     assert World(OK, config={**CONFIG, "budget": {"daily": 5.0, "on_exceed": "warn"}}).complete().text == "Hello"
+
+
+def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
+    return sse({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+def spoken(*chunks: bytes, **how: Any) -> Reply:
+    return Reply(headers={"content-type": "text/event-stream"}, chunks=chunks, **how)
+
+
+def call(arguments: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": arguments}}]}
+
+
+KEYED = {"models": {"solo": {"model": "openai/m", "api_key": SAID}}}
+
+
+def test_only_the_key_itself_is_masked_in_tool_arguments_and_the_events_add_up_to_the_answer() -> None:
+    harmless = '{"q": "bearer bonds, sk-your-key-here"}'
+    assert (
+        World(spoken(chunk(call(harmless), "tool_calls")), config=KEYED).complete().tool_calls[0].arguments == harmless
+    )
+    world = World(
+        spoken(chunk(call('{"k": "sk-can')), chunk(call('ary-0123456789abcdef"}')), chunk({}, "tool_calls")),
+        config=KEYED,
+    )
+    events: list[Any] = []
+
+    async def read() -> Any:
+        stream = world.client.astream("hi", model="solo")
+        events.extend([event async for event in stream])
+        return stream.answer
+
+    answer = run_virtual(read())
+    assert answer.tool_calls[0].arguments == '{"k": "***"}'
+    assert "".join(delta.arguments for event in events for delta in event.tool_calls) == '{"k": "***"}'
+
+
+def test_what_is_held_back_of_one_kind_comes_before_another_kind() -> None:
+    world = World(
+        spoken(chunk({"reasoning_content": "it is yes"}), chunk({"content": "Yes"}), chunk({"content": "."}, "stop")),
+        config=KEYED,
+    )
+    seen: list[tuple[str, str]] = []
+
+    async def read() -> None:
+        seen.extend([(event.reasoning, event.text) async for event in world.client.astream("hi", model="solo")])
+
+    run_virtual(read())
+    assert seen == [("it is ye", ""), ("s", "Ye"), ("", "s.")]
+
+
+def test_a_cancelled_answer_keeps_what_was_held_back() -> None:
+    world = World(spoken(chunk({"content": "I like cats"}), chunk({"content": "!"}), gap_s=3), config=KEYED)
+
+    async def leave() -> None:
+        async with world.client.astream("hi", model="solo") as stream:
+            async for _ in stream:
+                break
+
+    run_virtual(leave())
+    assert [texts[1] for texts in world.ledger.texts.values()] == ["I like cats"]
+
+
+def test_a_refusal_under_a_schema_is_said_to_be_one() -> None:
+    error = World(spoken(chunk({"refusal": "I will not"}, "stop"))).fail(schema={})
+    assert (error.kind, error.provider) == ("AnswerRejected", "openai")
+    assert "the model refused: I will not" in error.message
+    assert World(Reply.stream("NaN")).fail(schema={}).partial_text == "NaN"
+
+
+def test_a_stream_that_nobody_reads_is_not_pulled_without_end() -> None:
+    world = World(Reply.stream(*["x"] * 5000))
+    read: list[int] = []
+
+    async def slowly() -> None:
+        iterator = aiter(world.client.astream("hi", model="solo"))
+        await anext(iterator)
+        await asyncio.sleep(1000)
+        read.append(len(iterator._handed._waiting))
+        read.append(1 + len([event async for event in iterator]))
+
+    run_virtual(slowly())
+    assert read[0] <= 1024
+    assert read[1] >= 5000
+
+
+def test_two_readers_of_one_stream_both_come_to_an_end() -> None:
+    world = World(Reply.stream("a", "b", gap_s=1))
+
+    async def read() -> list[list[str]]:
+        iterator = aiter(world.client.astream("hi", model="solo"))
+
+        async def one() -> list[str]:
+            return [event.text async for event in iterator if event.text]
+
+        return await asyncio.gather(one(), one())
+
+    assert sorted(text for texts in run_virtual(read()) for text in texts) == ["a", "b"]
