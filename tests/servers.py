@@ -105,6 +105,7 @@ class FaultServer:
         self._ready = threading.Event()
         self.requests: list[Received] = []
         self.errors: list[BaseException] = []
+        self._serving: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.closed = 0
         self._socket = socket.socket()
@@ -151,6 +152,7 @@ class FaultServer:
         self._server = self._loop.run_until_complete(starting)
         self._ready.set()
         self._loop.run_forever()
+        self._loop.run_until_complete(self._stop())  # for a connection that was accepted while the others ended
 
     async def _stop(self) -> None:
         await _turns()  # half-accepted connections begin, so that they can be ended
@@ -163,6 +165,9 @@ class FaultServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._count("connections")
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)  # asyncio itself holds tasks weakly
         try:
             await self._talk(reader, writer)
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
@@ -170,6 +175,7 @@ class FaultServer:
         except Exception as error:  # noqa: BLE001 - shown when the context ends
             self.errors.append(error)
         finally:
+            self._serving.discard(task)
             writer.close()
             self._count("closed")
 
