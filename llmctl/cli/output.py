@@ -54,7 +54,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
     out = sys.stdout if stream is None else stream
     if out is None:
         raise _closed()
-    data = text.encode("utf-8", "replace") if _clean(text) else _replaced(text).encode("utf-8")
+    data = _utf8(text)
     binary = getattr(out, "buffer", None)
     try:
         if binary is None:
@@ -80,12 +80,11 @@ def tell(text: str) -> None:
             write(text, sys.stderr)
 
 
-def _clean(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
-
-
-def _replaced(text: str) -> str:
-    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:  # only surrogates cannot be encoded
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text).encode("utf-8")
 
 
 def say(line: str) -> None:

@@ -290,10 +290,10 @@ def _sweep(base: str) -> None:
 def _private_socket() -> Iterator[str]:
     """The path of a socket to be, in a directory of its own that is gone when the context ends."""
     for base in (os.environ.get("TMPDIR", ""), "/tmp"):  # noqa: S108 - the directory made in it is ours alone
-        _sweep(base)
         directory = f"{base}/llmctl-{os.urandom(6).hex()}"
         if not base or len(os.fsencode(directory)) + 2 > _SOCKET_PATH_MAX:
             continue
+        _sweep(base)
         with suppress(OSError):
             os.mkdir(directory, 0o700)
             break
