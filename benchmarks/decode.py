@@ -15,8 +15,8 @@ import platform
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.types import Fold
-from llmctl.wire.openai_reading import StreamDecoder
+from llmctl.core.types import Fold, Request
+from llmctl.wire.openai_reading import decoder as make_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def floor(chunks: list[bytes]) -> int:
 
 def ours(chunks: list[bytes]) -> int:
     """The decoder, every event folded."""
-    decoder, fold = StreamDecoder(), Fold()
+    decoder, fold = make_decoder(Request(()), 200, {}), Fold()
     for chunk in chunks:
         for event in decoder.feed(chunk):
             fold.add(event)

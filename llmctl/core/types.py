@@ -6,10 +6,11 @@ said; how it travels is `llmctl.wire`'s business. Validation of user input belon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Mapping, Sequence
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -25,11 +26,15 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image: either base64 `data` with its `media_type`, or a `url` the provider fetches itself."""
+    """An image: either base64 `data` with its `media_type`, or a `url` the provider fetches itself.
+
+    `detail` is OpenAI's word for how closely to look: low, high or auto.
+    """
 
     media_type: str = ""
     data: str = ""
     url: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +51,47 @@ Part = Text | Image | Document
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call the model asks for; `arguments` is the JSON text as the model wrote it, which may be invalid."""
+    """A call the model asks for; `arguments` is the JSON text as the model wrote it, which may be invalid.
+
+    `signature` is the provider's seal on the thought behind the call (Gemini): it must be sent back unchanged.
+    """
 
     id: str
     name: str
     arguments: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of a model's reasoning, to be sent back unchanged with the turn it belongs to.
+
+    `signature` is the provider's seal on `text`; `redacted` is a thought that only the provider can read.
+    """
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `tool_calls` only on assistant turns, `tool_call_id` only on tool turns."""
+    """One turn. `tool_calls` and `thoughts` only on assistant turns, `tool_call_id` and `is_error` only on tool turns.
+
+    `name` is a tool's on a tool turn, a participant's elsewhere. `cache` marks the end of a beginning that the provider
+    is asked to keep: the prompt up to and with this message. `maker` says whose seals are on the thoughts and calls,
+    where that is known: nobody else can read them.
+    """
 
     role: Role
     parts: tuple[Part, ...]
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
-    reasoning: str = ""
+    thoughts: tuple[Thought, ...] = ()
+    name: str = ""
+    is_error: bool = False
+    cache: bool = False
+    maker: str = ""
 
     @property
     def text(self) -> str:
@@ -69,13 +99,24 @@ class Message:
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 
+def readable_by(maker: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """`messages` without the thoughts and seals of other makers, who would refuse a whole request for one of them."""
+    return tuple(
+        replace(each, thoughts=(), tool_calls=tuple(replace(call, signature="") for call in each.tool_calls))
+        if each.maker not in ("", maker)
+        else each
+        for each in messages
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; `parameters` is a JSON Schema."""
+    """A function the model may call; `parameters` is a JSON Schema, which `strict` asks the provider to hold it to."""
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +152,8 @@ class Params:
 class Request:
     """The canonical ask. It names no model: a plan decides that, once per attempt.
 
-    `tool_choice` is "auto", "none", "required" or a tool's name; `stream` asks for events as they are made.
+    `tool_choice` is "auto", "none", "required" or a tool's name; `stream` asks for events as they are made. A request
+    to embed has `inputs` and no messages: its answer is a vector for each, of `dimensions` numbers where that is said.
     """
 
     messages: tuple[Message, ...]
@@ -120,6 +162,8 @@ class Request:
     tool_choice: str | None = None
     response_format: ResponseFormat | None = None
     stream: bool = True
+    inputs: tuple[str, ...] = ()
+    dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +193,7 @@ class ToolCallDelta:
     id: str = ""
     name: str = ""
     arguments: str = ""
+    signature: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +201,9 @@ class Event:
     """A canonical piece of an answer. One class, so that `event.text` is always there to be printed.
 
     A piece carries any of: text, reasoning text, tool call fragments, usage (the last one wins), a finish reason, and
-    what the server says of itself. `skipped` counts broken provider events that were passed over.
+    what the server says of itself. `signature` seals the reasoning so far, `redacted` is a thought that only the
+    provider can read. `skipped` counts broken provider events that were passed over. `vectors` are the answer to
+    `Request.inputs`: 32-bit floats.
     """
 
     text: str = ""
@@ -168,10 +215,16 @@ class Event:
     system_fingerprint: str = ""
     refusal: str = ""
     skipped: int = 0
+    signature: str = ""
+    redacted: str = ""
+    vectors: tuple[array[float], ...] = ()
 
     @property
     def shows(self) -> bool:
-        """Whether the piece carries something of the answer itself, so that the first-token clock may stop."""
+        """Whether the piece carries something of the answer itself, so that the first-token clock may stop.
+
+        Vectors come all at once: they have no first token.
+        """
         return bool(self.text or self.reasoning or self.tool_calls or self.refusal)
 
 
@@ -188,6 +241,8 @@ class Completion:
     reported_model: str = ""
     system_fingerprint: str = ""
     skipped: int = 0
+    thoughts: tuple[Thought, ...] = ()
+    vectors: tuple[array[float], ...] = ()
 
 
 class Fold:
@@ -202,6 +257,8 @@ class Fold:
         "_refusal",
         "_skipped",
         "_text",
+        "_thoughts",
+        "_vectors",
         "finish_reason",
         "usage",
     )
@@ -217,6 +274,8 @@ class Fold:
         self._model = ""
         self._fingerprint = ""
         self._skipped = 0
+        self._thoughts: list[Thought] = []
+        self._vectors: tuple[array[float], ...] = ()
 
     def add(self, event: Event) -> None:
         """Take one event in."""
@@ -235,6 +294,16 @@ class Fold:
         self._model = event.reported_model or self._model
         self._fingerprint = event.system_fingerprint or self._fingerprint
         self._skipped += event.skipped
+        if event.signature or event.redacted:
+            self._thoughts += self._unsealed(event.signature)
+            if event.redacted:
+                self._thoughts.append(Thought(redacted=event.redacted))
+        self._vectors = event.vectors or self._vectors
+
+    def _unsealed(self, signature: str = "") -> tuple[Thought, ...]:
+        """What was thought since the last seal, as a thought of its own under `signature`."""
+        thought = "".join(self._reasoning)[sum(len(each.text) for each in self._thoughts) :]
+        return (Thought(thought, signature),) if thought or signature else ()
 
     def _add_call(self, delta: ToolCallDelta) -> None:
         old = self._calls.get(delta.index)
@@ -243,8 +312,10 @@ class Fold:
             self._arguments[delta.index] = [delta.arguments]
             return
         self._arguments[delta.index].append(delta.arguments)
-        if (delta.id and not old.id) or (delta.name and not old.name):
-            self._calls[delta.index] = ToolCallDelta(delta.index, old.id or delta.id, old.name or delta.name)
+        if delta.id or delta.name or delta.signature:
+            self._calls[delta.index] = ToolCallDelta(
+                delta.index, old.id or delta.id, old.name or delta.name, signature=old.signature or delta.signature
+            )
 
     @property
     def text(self) -> str:
@@ -258,7 +329,7 @@ class Fold:
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
             tool_calls=tuple(
-                ToolCall(call.id, call.name, well_formed("".join(self._arguments[index])))
+                ToolCall(call.id, call.name, well_formed("".join(self._arguments[index])), call.signature)
                 for index, call in sorted(self._calls.items())
             ),
             finish_reason=self.finish_reason,
@@ -266,6 +337,8 @@ class Fold:
             reported_model=self._model,
             system_fingerprint=self._fingerprint,
             skipped=self._skipped,
+            thoughts=(*self._thoughts, *self._unsealed()),
+            vectors=self._vectors,
         )
 
 

@@ -1,13 +1,13 @@
 """What every wire protocol offers, and the table of those there are.
 
-A wire is a module with three functions: `encode` (canonical request -> HTTP request parts), `decoder` (bytes ->
-canonical events) and `classify` (status + headers + body -> an error of our tree). A decoder never raises anything but
-our errors, whatever bytes arrive.
+A wire is a module of functions: `encode` (canonical request -> HTTP request parts), `decoder` (bytes -> canonical
+events), `classify` (status + headers + body -> an error of our tree), and `listing` (the request that lists models). A
+decoder never raises anything but our errors, whatever bytes arrive.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -21,16 +21,58 @@ if TYPE_CHECKING:
     from llmctl.core.redact import Secret
     from llmctl.core.types import Event, Request
 
-PROTOCOLS: dict[str, str] = {"openai": "llmctl.wire.openai_chat"}
+PROTOCOLS: dict[str, str] = {
+    "openai": "llmctl.wire.openai_chat",
+    "azure": "llmctl.wire.azure",
+    "anthropic": "llmctl.wire.anthropic",
+    "gemini": "llmctl.wire.gemini",
+    "bedrock": "llmctl.wire.bedrock",
+}
 """Protocol name (the `protocol` key of a provider) -> the module that speaks it."""
 
 
 @dataclass(frozen=True, slots=True)
+class AwsKeys:
+    """What signs a request to Amazon: three values that belong together, and the region they are used in."""
+
+    access_key: str = field(repr=False)
+    secret_key: Secret
+    session_token: Secret
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an attempt goes and with which credential; both are resolved just before sending."""
+    """Where an attempt goes and with which credential; all of it is resolved just before sending.
+
+    `bearer` says that the key is a token for `Authorization`, whatever header the protocol has for keys. `headers` are
+    the user's own. With `aws`, the encoded request is signed and `key` is empty. `hidden` are further secrets.
+    """
 
     api_base: str
     key: Secret
+    bearer: bool = False
+    api_version: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    aws: AwsKeys | None = None
+    hidden: tuple[Secret, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """All that must never be shown."""
+        return (self.key, *self.hidden)
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The header of a bearer token; none without a key."""
+        return {"authorization": f"Bearer {self.key.reveal()}"} if self.key else {}
+
+    def headed(self, *own: Mapping[str, str]) -> dict[str, str]:
+        """The headers of a JSON request: ours, the protocol's `own`, then the user's."""
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        for each in (*own, self.headers):
+            headers |= each
+        return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +111,16 @@ class Decoder(Protocol):
 
 
 class Wire(Protocol):
-    """The three functions of a wire module."""
+    """The functions of a wire module."""
 
     def encode(self, request: Request, deployment: Deployment, endpoint: Endpoint) -> Encoded:
-        """The HTTP request for `request` at `deployment`."""
+        """The HTTP request for `request` at `deployment`. Raises UsageError for what it cannot hold."""
 
     def decoder(self, request: Request, status: int, headers: Mapping[str, str]) -> Decoder:
         """A decoder for a successful response with these (lower-case) headers."""
+
+    def listing(self, deployment: Deployment, endpoint: Endpoint) -> HttpRequest:
+        """The request that lists the models which this credential may ask; it costs nothing."""
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """The error a refused request means; `now` (Unix seconds) turns dates in headers into waits."""

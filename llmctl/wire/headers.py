@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 _MILLISECOND_HEADERS = ("retry-after-ms", "x-ms-retry-after-ms")
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "cf-ray")
-_LONGEST_WAIT_S = 31 * 86400.0  # a month: what is longer is a mistake, and would overflow somebody's clock
+LONGEST_WAIT_S = 31 * 86400.0  # a month: what is longer is a mistake, and would overflow somebody's clock
 
 
 def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
@@ -21,14 +21,14 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     for name in _MILLISECOND_HEADERS:
         wait = _number(headers.get(name))
         if wait is not None:
-            return min(wait / 1000, _LONGEST_WAIT_S)
+            return min(wait / 1000, LONGEST_WAIT_S)
     value = headers.get("retry-after")
     if value is None:
         return None
     wait = _number(value)
     if wait is None:
         wait = _until(value, now)
-    return None if wait is None else min(wait, _LONGEST_WAIT_S)
+    return None if wait is None else min(wait, LONGEST_WAIT_S)
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:

@@ -74,10 +74,85 @@ def test_a_code_or_a_message_refines_a_status_that_hides_several_meanings(status
     assert kind(status, {"error": error}) == expected
 
 
+BODIES: tuple[tuple[str, int, Any, str], ...] = (
+    ("groq", 400, {"error": {"message": "Failed", "type": "invalid_request_error", "code": "tool_use_failed"}},
+     "InvalidRequest"),
+    ("groq", 413, {"error": {"message": "Request too large for model", "code": "rate_limit_exceeded"}},
+     "ContextExceeded"),
+    ("groq", 498, {"error": {"message": "Flex tier", "code": "capacity_exceeded"}}, "Unavailable"),
+    ("together", 403, {"error": {"message": "Input token count + max_tokens must be less than the context length"}},
+     "ContextExceeded"),
+    ("mistral", 400, {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "code": "1500"},
+     "ModelNotFound"),
+    ("mistral", 422, {"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required"}]},
+     "InvalidRequest"),
+    ("mistral", 429, {"message": "Requests rate limit exceeded", "type": "rate_limited", "code": "1300"},
+     "RateLimited"),
+    ("fireworks", 412, {"error": {"message": "Account x is suspended: monthly spending limit", "code": "x"}},
+     "QuotaExhausted"),
+    ("fireworks", 404, {"error": {"message": "Model not found, inaccessible, and/or not deployed"}}, "ModelNotFound"),
+    ("deepinfra", 400, {"detail": {"error": "maximum context length is 8192"}}, "ContextExceeded"),
+    ("xai", 400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***ey."},
+     "Unauthorized"),
+    ("xai", 403, {"code": "x", "error": "Your team has either used all available credits or"}, "QuotaExhausted"),
+    ("deepseek", 402, {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}},
+     "QuotaExhausted"),
+    ("deepseek", 400, {"error": {"message": "Model Not Exist", "code": "invalid_request_error"}}, "ModelNotFound"),
+    ("openrouter", 403, {"error": {"code": 403, "message": "m", "metadata": {"reasons": ["x"], "flagged_input": "y"}}},
+     "ContentFiltered"),
+    ("openrouter", 400, {"error": {"code": 400, "message": "Provider returned error",
+                                   "metadata": {"raw": '{"error": "maximum context length is 5"}'}}},
+     "ContextExceeded"),
+    ("openrouter", 400, {"error": {"code": 400, "message": "x", "metadata": {"error_type": "token_limit_exceeded"}}},
+     "ContextExceeded"),
+    ("cohere", 429, {"id": "e", "message": "You are using a Trial key, which is limited to 10 API calls / minute."},
+     "RateLimited"),
+    ("cohere", 498, {"id": "e", "message": "blocked: invalid token"}, "ContentFiltered"),
+    ("huggingface", 402, {"error": "You have exceeded your monthly included credits"}, "QuotaExhausted"),
+    ("huggingface", 400, {"error": ["Error in `model`: The requested model 'x' does not exist"]}, "ModelNotFound"),
+    ("moonshot", 403, {"error": {"type": "permission_denied_error", "message": "insufficient balance"}},
+     "QuotaExhausted"),
+    ("moonshot", 429, {"error": {"type": "engine_overloaded_error", "message": "overloaded"}}, "Unavailable"),
+    ("moonshot", 429, {"error": {"type": "exceeded_current_quota_error", "message": "m"}}, "QuotaExhausted"),
+    ("dashscope", 400, {"error": {"code": "data_inspection_failed", "message": "m"}}, "ContentFiltered"),
+    ("dashscope", 400, {"error": {"code": "Arrearage", "message": "m"}}, "QuotaExhausted"),
+    ("zhipu", 429, {"error": {"code": "1113", "message": "您的账户已欠费,请充值后重试"}}, "QuotaExhausted"),
+    ("vllm", 404, {"object": "error", "message": "The model `x` does not exist.", "code": 404}, "ModelNotFound"),
+    ("ollama", 404, {"error": {"message": "model 'x' not found", "type": "not_found_error"}}, "ModelNotFound"),
+    ("llamacpp", 400, {"error": {"code": 400, "type": "exceed_context_size_error", "message": "m"}},
+     "ContextExceeded"),
+    ("llamacpp", 503, {"error": {"code": 503, "type": "unavailable_error", "message": "Loading model"}}, "Unavailable"),
+    ("cloudflare", 400, {"success": False, "errors": [{"code": 5007, "message": "No such model @cf/x"}]},
+     "ModelNotFound"),
+    ("azure", 401, {"statusCode": 401, "message": "Unauthorized. Access token is missing, invalid"}, "Unauthorized"),
+    ("azure", 404, {"error": {"code": "DeploymentNotFound", "message": "m"}}, "ModelNotFound"),
+    ("openai", 400, {"error": {"code": "string_above_max_length", "message": "Invalid 'user': string too long."}},
+     "InvalidRequest"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("provider", "status", "body", "expected"), BODIES)
+def test_each_providers_own_shape_is_read(provider: str, status: int, body: Any, expected: str):
+    assert kind(status, body) == expected
+
+
+def test_a_list_of_complaints_is_shown_without_the_request_that_it_quotes():
+    quoted = {"type": "x", "loc": ["body", "messages"], "msg": "Input should be a list", "input": "content policy"}
+    error = classify(422, {}, json.dumps({"detail": [quoted, quoted | {"msg": "Field required"}]}).encode(), NOW)
+    assert (error.kind, error.message) == ("InvalidRequest", "HTTP 422: Input should be a list; Field required")
+
+
+def test_a_gateway_shows_what_the_provider_behind_it_said():
+    body = {"error": {"message": "Provider returned error", "metadata": {"raw": "upstream\nis tired"}}}
+    error = classify(502, {}, json.dumps(body).encode(), NOW)
+    assert error.message == "HTTP 502: Provider returned error: upstream is tired"
+
+
 SHAPES = {
     "an object": {"error": {"message": "the words", "code": "insufficient_quota"}},
     "a string": {"error": "the words", "code": "insufficient_quota"},
     "a list in it": {"error": [{"message": "the words", "code": "insufficient_quota"}]},
+    "errors": {"errors": [{"message": "the words", "code": "insufficient_quota"}]},
     "a list of it": [{"error": {"message": "the words", "code": "insufficient_quota"}}],
     "bare": {"object": "error", "message": "the words", "type": "insufficient_quota"},
     "a detail": {"detail": "the words", "code": "insufficient_quota"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from llmctl.core.errors import BadResponse, ProviderError, QuotaExhausted, RateLimited, StreamTruncated, Unavailable
 from llmctl.core.types import Completion, Request, ToolCall, Usage, well_formed
-from llmctl.wire.openai_reading import BodyDecoder, StreamDecoder, Surrogates, decoder, loads, usage_of
+from llmctl.wire.framing import Surrogates
+from llmctl.wire.openai_reading import decoder, usage_of
+from llmctl.wire.values import loads
 from tests.wire.fixtures import ASKED, bytewise, cases, read
+
+if TYPE_CHECKING:
+    from llmctl.wire.base import Decoder
 
 DONE = b"data: [DONE]\n\n"
 
@@ -30,20 +35,24 @@ def usage(given: Any, made: Any, **more: Any) -> dict[str, Any]:
     return {"choices": [], "usage": {"prompt_tokens": given, "completion_tokens": made, **more}}
 
 
+def reader(*, streamed: bool = True) -> Decoder:
+    return decoder(Request(ASKED, stream=streamed), 200, {})
+
+
 def stream(*chunks: bytes) -> Completion:
-    got, error = read(StreamDecoder(), chunks)
+    got, error = read(reader(), chunks)
     assert error is None, error
     return got
 
 
 def broken(*chunks: bytes) -> Exception:
-    got, error = read(StreamDecoder(), chunks)
+    got, error = read(reader(), chunks)
     assert error is not None, got
     return error
 
 
 def document(**body: Any) -> tuple[Completion, Exception | None]:
-    return read(BodyDecoder(), [json.dumps(body).encode()])
+    return read(reader(streamed=False), [json.dumps(body).encode()])
 
 
 def answer(message: Any, finish: Any = "stop", **more: Any) -> tuple[Completion, Exception | None]:
@@ -53,22 +62,19 @@ def answer(message: Any, finish: Any = "stop", **more: Any) -> tuple[Completion,
 # --- which decoder --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("streamed", "content_type", "expected"),
-    [
-        (True, "text/event-stream; charset=utf-8", StreamDecoder),
-        (True, "Text/Event-Stream", StreamDecoder),
-        (True, "application/json", BodyDecoder),
-        (True, "text/plain", StreamDecoder),
-        (True, "", StreamDecoder),
-        (False, "application/json", BodyDecoder),
-        (False, "text/html", BodyDecoder),
-        (False, "text/event-stream", StreamDecoder),
-    ],
-)
-def test_what_arrives_is_read_as_what_it_is(streamed: bool, content_type: str, expected: type):
-    headers = {"content-type": content_type} if content_type else {}
-    assert type(decoder(Request(ASKED, stream=streamed), 200, headers)) is expected
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("label", ["text/event-stream; charset=utf-8", "application/json", "text/plain", ""])
+def test_what_arrives_is_read_as_what_it_is_whatever_was_asked_and_however_it_is_labelled(streamed: bool, label: str):
+    body = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
+    for sent in (
+        b"\n " + body,
+        b"\xef\xbb\xbf" + body,
+        sse(delta("hi", "stop")),
+        b": ping\n\n" + sse(delta("hi", "stop")),
+    ):
+        for chunks in ([sent], bytewise(sent)):
+            reading = decoder(Request(ASKED, stream=streamed), 200, {"content-type": label})
+            assert read(reading, chunks) == (Completion("hi", finish_reason="stop"), None)
 
 
 # --- the end of a stream --------------------------------------------------------------------------------------------
@@ -157,7 +163,7 @@ def test_what_follows_the_finish_is_ignored(after: bytes):
 
 @pytest.mark.parametrize("after", AFTER.values(), ids=AFTER.keys())
 def test_what_follows_done_is_ignored(after: bytes):
-    reading = StreamDecoder()
+    reading = reader()
     events = [*reading.feed(sse(delta("hi")) + DONE + after), *reading.feed(after), *reading.end()]
     assert reading.done
     assert "".join(event.text for event in events) == "hi"
@@ -186,7 +192,7 @@ ERRORS = {
 @pytest.mark.parametrize(("event", "expected"), ERRORS.values(), ids=ERRORS.keys())
 def test_an_error_event_is_raised_after_what_came_before_it(event: bytes, expected: type[ProviderError]):
     for chunks in ([sse(delta("hi")) + event], bytewise(sse(delta("hi")) + event)):
-        got, error = read(StreamDecoder(), chunks)
+        got, error = read(reader(), chunks)
         assert type(error) is expected
         assert (got.text, got.finish_reason) == ("hi", None)
 
@@ -198,7 +204,7 @@ def test_an_empty_error_field_is_no_error(nothing: Any):
 
 
 def test_too_long_a_line_loses_nothing_of_what_came_before():
-    got, error = read(StreamDecoder(), [sse(delta("hi")) + b"data: " + b"x" * (1 << 20)])
+    got, error = read(reader(), [sse(delta("hi")) + b"data: " + b"x" * (1 << 20)])
     assert isinstance(error, BadResponse)
     assert got.text == "hi"
 
@@ -208,7 +214,7 @@ def test_too_long_a_line_loses_nothing_of_what_came_before():
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"7", b"null", b"[]", b'{"choices": [', b"{}"])
 def test_a_body_that_is_no_answer_is_a_bad_response(body: bytes):
-    assert isinstance(read(BodyDecoder(), [body])[1], BadResponse)
+    assert isinstance(read(reader(streamed=False), [body])[1], BadResponse)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_an_answer_without_a_choice_keeps_its_usage(choices: Any):
     ],
 )
 def test_an_error_in_a_200_is_that_error(body: Any):
-    assert isinstance(read(BodyDecoder(), [json.dumps(body).encode()])[1], QuotaExhausted)
+    assert isinstance(read(reader(streamed=False), [json.dumps(body).encode()])[1], QuotaExhausted)
 
 
 def test_a_document_has_ended_even_when_it_does_not_say_why():
@@ -334,6 +340,15 @@ def test_usage_is_normalised(raw: dict[str, Any], expected: Usage):
     assert usage_of({}, {"usage": raw}) == expected
 
 
+@pytest.mark.parametrize("name", ["cache_write_tokens", "cache_creation_input_tokens"])
+@pytest.mark.parametrize(("written", "expected"), [(5, 5), (20, 6), (-1, 0), ("7", 0), (None, 0)])
+def test_tokens_that_a_cache_mark_kept_are_a_part_of_the_prompt_beside_the_cached(
+    name: str, written: Any, expected: int
+):
+    raw = {"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 4, name: written}}
+    assert usage_of({"usage": raw}) == Usage(10, 1, 4, expected)
+
+
 @pytest.mark.parametrize(
     "count", [None, -1, True, "5", 1.5, float("nan"), float("inf"), 1e300, 1 << 53, 10**400, [], {}]
 )
@@ -355,7 +370,7 @@ def utf16_pieces(text: str) -> list[str]:
 @pytest.mark.parametrize("field", ["content", "reasoning_content"])
 def test_a_surrogate_pair_split_between_deltas_is_one_character(field: str):
     rows = [delta(**{field: piece}) for piece in utf16_pieces(EMOJI)]
-    events = list(StreamDecoder().feed(sse(*rows)))
+    events = list(reader().feed(sse(*rows)))
     assert "".join(event.text + event.reasoning for event in events) == EMOJI
     for event in events:
         (event.text + event.reasoning).encode()
@@ -407,7 +422,7 @@ BOMBS = [
 
 
 def _only_our_errors(chunks: list[bytes]) -> None:
-    for reading in (StreamDecoder(), BodyDecoder()):
+    for reading in (reader(), reader(streamed=False)):
         got, error = read(reading, chunks)
         assert error is None or isinstance(error, ProviderError), repr(error)
         if error is None:
@@ -490,3 +505,19 @@ def test_a_document_is_read_or_is_none():
     assert loads(b'{"a": 1}') == {"a": 1}
     assert loads(b"[" * 100_000) is None
     assert loads(b"\xff") is None
+
+
+# --- MiniMax reports errors beside an answer, under status 200 -------------------------------------------------------
+
+
+@pytest.mark.parametrize("choices", [{}, {"choices": None}, {"choices": []}])
+def test_an_error_beside_a_null_answer_is_that_error(choices: dict[str, Any]):
+    said = {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}, **choices}
+    assert isinstance(document(**said)[1], QuotaExhausted)
+    assert isinstance(broken(sse(said)), QuotaExhausted)
+
+
+def test_a_status_of_zero_beside_an_answer_is_no_error():
+    fine = {"base_resp": {"status_code": 0, "status_msg": ""}}
+    assert answer({"content": "hi"}, **fine)[1] is None
+    assert stream(sse(delta("hi") | fine, delta(None, "stop") | fine)).text == "hi"

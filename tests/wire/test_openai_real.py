@@ -1,0 +1,105 @@
+"""OpenAI's protocol end to end, against a server that nobody here wrote: llama.cpp serves it at /v1.
+
+Its grammar holds even a small model to a schema, so what is asked for can be told from what comes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llmctl import Client
+from llmctl.core.errors import ContextExceeded, InvalidRequest, Unauthorized
+from llmctl.run import weights
+from llmctl.testing import MemoryLedger
+from tests.wire.test_anthropic_real import CITY, TEMPLATE, WEATHER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from llmctl.core.record import Answer
+
+MODEL = "llamacpp/smollm2"
+
+
+@pytest.fixture(scope="module")
+def address(weights_dir: Path) -> Iterator[str]:
+    """The address of the API, which answers to the key `right`."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(weights_dir / weights.MODELS[weights.DEFAULT].file)
+    params.model_alias = {"smollm2"}
+    params.n_ctx, params.n_parallel, params.n_threads_http = 1024, 1, 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.warmup = params.fit_params = params.ui = False
+    params.verbosity = -1
+    params.cache_prompt, params.cache_ram_mib = False, 0  # the same request, the same batches, the same words
+    params.chat_template = TEMPLATE
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, ["right"]
+    server = xllamacpp.Server(params)
+    yield f"{server.listening_address}/v1"
+    # Only once its main loop runs may the server be destroyed.
+    server.handle_completions(b'{"prompt":"a","n_predict":0}', lambda _: True)
+    del server
+
+
+def answered(address: str, prompt: str | None = None, key: str = "right", **how: Any) -> Answer:
+    provider = {"api_base": address, "api_key": key}
+    with Client({"providers": {"llamacpp": provider}}, environ={}, ledger=MemoryLedger()) as made:
+        return made.complete(prompt, model=MODEL, **{"temperature": 0, "max_tokens": 40, "seed": 1, **how})
+
+
+def test_a_stream_and_a_whole_answer_say_and_count_the_same(address: str) -> None:
+    asked: dict[str, Any] = {"prompt": "Say hello.", "system": "Be brief.", "max_tokens": 12}
+    streamed = answered(address, **asked)
+    whole = answered(address, **asked, extra={"stream": False, "stream_options": None})
+    assert streamed.text == whole.text != ""
+    assert streamed.finish_reason == whole.finish_reason
+    assert streamed.usage == whole.usage
+    assert streamed.usage.output_tokens > 1
+    assert not streamed.usage.estimated
+    assert streamed.completion.reported_model == "smollm2"
+
+
+def test_a_schema_is_held(address: str) -> None:
+    answer = answered(address, "Where is the Colosseum? Answer in JSON.", schema=CITY)
+    found = json.loads(answer.text)
+    assert list(found) == ["city"]
+    assert isinstance(found["city"], str)
+
+
+@pytest.mark.parametrize("choice", ["auto", {"type": "function", "function": {"name": "get_weather"}}])
+def test_a_conversation_with_tools_goes_there_and_comes_back(address: str, choice: Any) -> None:
+    messages: list[dict[str, Any]] = []
+    for n, city in enumerate(("Rome", "Oslo")):  # the weights know no tools: two examples to follow
+        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+        messages += [
+            {"role": "user", "content": f"Weather in {city}?"},
+            {"role": "assistant", "tool_calls": [{"id": f"call_{n}", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": f"call_{n}", "content": "18"},
+            {"role": "assistant", "content": "18"},
+        ]
+    messages.append({"role": "user", "content": "Weather in Paris?"})
+    answer = answered(address, messages=messages, tools=[WEATHER], tool_choice=choice, max_tokens=60)
+    assert answer.finish_reason == "tool_calls"
+    assert [(call.name, json.loads(call.arguments)) for call in answer.completion.tool_calls] == [
+        ("get_weather", {"city": "Paris"})
+    ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "how", "error"),
+    [
+        ("hello " * 3000, {}, ContextExceeded),
+        ("hi", {"key": "wrong"}, Unauthorized),
+        ("hi", {"extra": {"temperature": "warm"}}, InvalidRequest),
+    ],
+    ids=["too long", "wrong key", "nonsense"],
+)
+def test_a_refusal_has_its_class(address: str, prompt: str, how: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="llamacpp/smollm2"):
+        answered(address, prompt, **how)
