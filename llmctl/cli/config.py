@@ -5,6 +5,7 @@ Reading and judging is the business of `llmctl.config`; here is only how it is a
 
 from __future__ import annotations
 
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,14 @@ import typer
 from llmctl.cli.context import of
 from llmctl.cli.options import Json, examples
 from llmctl.cli.output import print_json, safe, write
+from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from llmctl.core.catalog import Catalog, Group
+    from llmctl.config.origin import Setting
+    from llmctl.core.catalog import Catalog, Group, KeyPath
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 
@@ -81,8 +84,8 @@ def show(
     elif json:
         print_json(_nested((each.path, each.value) for each in settings))
     else:
-        rows = (f"{each.key} = {_toml(each.value)}{f'  # {each.origin}' * origin}\n" for each in settings)
-        write(safe("".join(rows)))
+        rows = ((each.key, each.value, f"  # {each.origin}") for each in settings) if origin else _whole(settings)
+        write(safe("".join(f"{key} = {_toml(value)}{note}\n" for key, value, note in rows)))
 
 
 @app.command(epilog=examples("llmctl config check", "llmctl --config drills.toml config check --json"))
@@ -158,7 +161,16 @@ def _used(catalog: Catalog, configured: Iterable[str]) -> list[str]:
     return [name for name in catalog.providers if name in names]
 
 
-def _nested(settings: Iterable[tuple[tuple[str | int, ...], Any]]) -> dict[str, Any]:
+def _whole(settings: Iterable[Setting]) -> Iterator[tuple[str, Any, str]]:
+    """The settings as lines of TOML, in which a list of tables is one value."""
+    for path, several in groupby(
+        settings, lambda each: tuple(takewhile(lambda step: isinstance(step, str), each.path))
+    ):
+        found = [(each.path[len(path) :], each.value) for each in several]
+        yield dotted(path), _nested(found) if found[0][0] else found[0][1], ""
+
+
+def _nested(settings: Iterable[tuple[KeyPath, Any]]) -> Any:
     """The settings as tables within tables; a list of tables is a table by number until it is whole."""
     tree: dict[Any, Any] = {}
     for path, value in settings:
@@ -166,7 +178,7 @@ def _nested(settings: Iterable[tuple[tuple[str | int, ...], Any]]) -> dict[str, 
         for step in path[:-1]:
             below = below.setdefault(step, {})
         below[path[-1]] = value
-    return _listed(tree)  # type: ignore[no-any-return]
+    return _listed(tree)
 
 
 def _listed(tree: Any) -> Any:

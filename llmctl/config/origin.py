@@ -129,4 +129,4 @@ def masked(path: KeyPath, value: Any) -> Any:
         return f"cmd:{MASK}"
     if "://" in value and "?" in value:  # so may the query of an address
         return f"{value.partition('?')[0]}?{MASK}"
-    return MASK if is_secret(str(path[-1]), value) else value
+    return MASK if is_secret(path, value) else value

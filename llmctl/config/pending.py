@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TABLES = ("budget", "cache", "state", "observe", "drills", "serve")
 LOG_KEYS = ("retain",)
 MODEL_KEYS = (
-    "api_version", "base_model", "cache", "capabilities", "max_output", "max_parallel", "route", "rpm", "strategy",
+    "base_model", "cache", "max_output", "max_parallel", "route", "rpm", "strategy",
     "tpm", "ttl", "weight",
 )  # fmt: skip
 

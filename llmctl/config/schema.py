@@ -18,12 +18,16 @@ from llmctl.config.values import (
     SHAPES,
     Address,
     Anything,
+    Auth,
     Backend,
     CacheMode,
     Count,
     Credential,
     DeploymentId,
     Duration,
+    Feature,
+    HeaderName,
+    HeaderValue,
     Hook,
     Injection,
     Name,
@@ -80,6 +84,8 @@ class Deployment(Params):
     api_base: Address | None = None
     api_version: Text | None = None
     api_key: Credential | None = None
+    auth: Auth | None = None
+    headers: dict[HeaderName, HeaderValue] | None = None
     rpm: Count | None = None
     tpm: Count | None = None
     max_parallel: Count | None = None
@@ -130,13 +136,45 @@ class Group(Deployment):
         return self
 
 
+class Dialect(Table):
+    """Where a provider differs from its protocol: the keys are explained at the head of `data/providers.toml`."""
+
+    max_tokens: Name | None = None
+    headers: dict[HeaderName, HeaderValue] | None = None
+    rename: dict[Name, Name] | None = None
+    drop: list[Name] | None = None
+    fixed_sampling: dict[Literal["always", "by_default", "with_effort", "never"], list[Name]] | None = None
+    stream_usage: Literal["option", "always", "none"] | None = None
+    tool_choice_required: Name | None = None
+    named_tools: bool | None = None
+    chat_path: Annotated[str, Field(pattern=r"^/[!-~]+$", max_length=200)] | None = None
+    chat_base: Address | None = None
+    vectors: Literal["base64"] | None = None
+    embeddings: bool | None = None
+    embed_batch: Count | None = None
+    embed_tokens: Count | None = None
+    prompt_cache: Literal["automatic", "marker"] | None = None
+    thoughts: Name | None = None
+    tool_call_ids: Annotated[int, Field(gt=0, le=50)] | None = None
+    prefill: Name | None = None
+    documents: Literal["document_url"] | None = None
+    json_schema: bool | list[Name] | None = None
+    json_object: bool | list[Name] | None = None
+    forced_tools: bool | list[Name] | None = None
+    has: list[Feature] | None = None
+    lacks: list[Feature] | None = None
+    charge: Literal["prompt+max", "uncached+output", "input", "total"] | None = None
+
+
 class Provider(Table):
     """A new or overridden provider."""
 
     protocol: Literal["openai", "anthropic", "gemini", "bedrock", "azure"] | None = None
     api_base: Address | None = None
     api_key: Credential | None = None
-    dialect: dict[str, Anything] | None = None
+    auth: Auth | None = None
+    headers: dict[HeaderName, HeaderValue] | None = None
+    dialect: Dialect | None = None
 
 
 class Retry(Table):

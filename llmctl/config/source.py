@@ -14,7 +14,7 @@ from llmctl.config.complaint import Refused
 from llmctl.config.lines import lines
 from llmctl.core.catalog import REFERENCES, dotted
 from llmctl.core.errors import ConfigInvalid
-from llmctl.core.redact import redact
+from llmctl.core.redact import names_secret, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,22 +103,23 @@ def merged(old: Mapping[str, Any], new: Mapping[str, Any], path: tuple[str, ...]
     return whole
 
 
-def secrets(tree: Any, path: KeyPath = (), key: str = "") -> Iterator[KeyPath]:
+def secrets(tree: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
     """The paths of all values that are secrets themselves, and not references to one."""
     if isinstance(tree, dict):
         for name, value in tree.items():
-            yield from secrets(value, (*path, name), name)
+            yield from secrets(value, (*path, name))
     elif isinstance(tree, list):
         for i, value in enumerate(tree):
-            yield from secrets(value, (*path, i), key)
-    elif isinstance(tree, str) and is_secret(key, tree):
+            yield from secrets(value, (*path, i))
+    elif isinstance(tree, str) and is_secret(path, tree):
         yield path
 
 
-def is_secret(key: str, value: str) -> bool:
-    """Whether `value`, set under `key`, is a secret and not a reference to one."""
-    literal = key in {"api_key", "api_keys"} and not value.startswith(REFERENCES)
-    return literal or bool(_PASSWORD.search(value) or _OPAQUE.search(value))
+def is_secret(path: KeyPath, value: str) -> bool:
+    """Whether `value`, set at `path`, is a secret and not a reference to one."""
+    *tables, key = [step for step in path if isinstance(step, str)]
+    literal = key in {"api_key", "api_keys"} or (tables[-1:] == ["headers"] and names_secret(key))
+    return (literal and not value.startswith(REFERENCES)) or bool(_PASSWORD.search(value) or _OPAQUE.search(value))
 
 
 def _check_depth(tree: Any, left: int = _DEEPEST) -> None:

@@ -49,6 +49,13 @@ def _credential(value: str) -> str:
     return value
 
 
+def _header(value: str) -> str:
+    if value.startswith(("file:", "cmd:")):
+        hint = 'put a token of a command or a file into api_key, with auth = "bearer" where it needs that'
+        raise PydanticCustomError("header", 'takes text or "env:NAME" only', {"hint": hint})
+    return value
+
+
 def _address(value: str) -> str:
     scheme, found, rest = value.partition("://")
     if not found or scheme not in {"http", "https"} or not rest.strip("/") or any(char.isspace() for char in value):
@@ -105,6 +112,10 @@ DeploymentId = Annotated[str, Field(pattern=_ID, max_length=100)]
 ProviderName = Annotated[str, Field(pattern=_PROVIDER, max_length=100)]
 Credential = Annotated[str, Field(max_length=10_000), AfterValidator(_credential)]
 Address = Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
+Feature = Literal["tools", "images", "documents", "reasoning"]
+Auth = Literal["bearer", "key"]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=100)]
+HeaderValue = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=10_000), AfterValidator(_header)]
 Backend = Annotated[str, Field(pattern=_BACKEND, max_length=2_000)]
 Tag = Annotated[str, Field(pattern=_TAG)]
 Hook = Annotated[str, Field(pattern=_HOOK)]

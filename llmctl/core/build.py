@@ -53,7 +53,7 @@ def build(
         if known is None and "api_base" not in row:
             hint = near_name(name, table) or 'add api_base = "https://..."'
             raise ConfigInvalid(f"{where(('providers', name))}: an unknown provider, and no api_base", hint=hint)
-        changed = _overridden(known, name, row)
+        changed = _overridden(known, name, row, table)
         table[changed.name] = changed
     catalog = Catalog(table, {}, settings(config), config.get("default_model", ""))
     groups: dict[str, Group] = {}
@@ -70,17 +70,30 @@ def build(
     return catalog
 
 
+_PROVIDER_KEYS = ("protocol", "api_base", "key_optional", "loopback", "source", "dialect", "headers", "auth")
+
+
 def provider(name: str, row: Mapping[str, Any]) -> Provider:
     """A provider of one table row."""
     lists: dict[str, Any] = {key: tuple(row[key]) for key in ("key", "aliases", "address", "infer") if key in row}
-    plain = {key: row[key] for key in ("protocol", "api_base", "key_optional", "loopback", "source") if key in row}
+    plain = {key: row[key] for key in _PROVIDER_KEYS if key in row}
+    plain.setdefault("key_optional", row.get("loopback", False))
+    plain.setdefault("headers", row.get("dialect", {}).get("headers", {}))
     title = row.get("title", name.capitalize())
-    return Provider(name=name, title=title, dialect=row.get("dialect", {}), **lists, **plain)
+    return Provider(name=name, title=title, **lists, **plain)
 
 
-def _overridden(known: Provider | None, name: str, row: Mapping[str, Any]) -> Provider:
+def _overridden(known: Provider | None, name: str, row: Mapping[str, Any], table: Mapping[str, Provider]) -> Provider:
+    """A provider of the table as the user has it, or a new one: with the dialect of the protocol's own maker.
+
+    OpenAI's own dialect is nobody else's: a compatible server has none unless the user says so.
+    """
     base = known or Provider(name=name, title=name, key=(f"{name.upper().replace('-', '_')}_API_KEY",))
-    changes: dict[str, Any] = {key: row[key] for key in ("protocol", "api_base", "api_key", "dialect") if key in row}
+    maker = table.get(row.get("protocol", "openai"))
+    dialect = maker.dialect if known is None and maker is not None and maker.name != "openai" else base.dialect
+    changes: dict[str, Any] = {key: row[key] for key in ("protocol", "api_base", "api_key", "auth") if key in row}
+    changes["dialect"] = {**dialect, **row.get("dialect", {})}
+    changes["headers"] = {**base.headers, **row.get("dialect", {}).get("headers", {}), **row.get("headers", {})}
     if "api_base" in row:
         changes["api_base_set"] = True
     if known is None and "api_key" not in row:
@@ -113,8 +126,8 @@ def group(catalog: Catalog, name: str, row: Mapping[str, Any], where: Callable[[
 
 
 _DEPLOYMENT_KEYS = (
-    "api_base", "api_key", "api_version", "weight", "base_model", "context_window", "max_output", "reasoning",
-    "allow_http", "allow_toy",
+    "api_base", "api_key", "auth", "api_version", "headers", "weight", "base_model", "context_window", "max_output",
+    "reasoning", "allow_http", "allow_toy",
 )  # fmt: skip
 
 

@@ -35,7 +35,11 @@ CLOSED = {
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A company or host: one row of the provider table, or one `[providers.NAME]` of the configuration."""
+    """A company or host: one row of the provider table, or one `[providers.NAME]` of the configuration.
+
+    `headers` are sent with every request; a value `env:NAME` is left out where the variable is not set. `auth` is
+    "bearer" where the key is a token for `Authorization`, whatever header the protocol has for keys.
+    """
 
     name: str
     title: str = ""
@@ -48,7 +52,9 @@ class Provider:
     infer: tuple[str, ...] = ()
     loopback: bool = False
     dialect: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     api_key: str = ""
+    auth: str = ""
     api_base_set: bool = False
     source: str = ""
 
@@ -76,7 +82,9 @@ class Deployment:
     model: str
     api_base: str = ""
     api_key: str = ""
+    auth: str = ""
     api_version: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
     params: Params = Params()  # noqa: RUF009 - frozen, so it may be shared
     limits: Limits = Limits()
     weight: float = 1.0
@@ -93,6 +101,18 @@ class Deployment:
     def served_by(self) -> str:
         """`provider/model` as configured: what the ledger and `--json` call `served_by`."""
         return f"{self.provider.name}/{self.model}"
+
+    @property
+    def maker(self) -> str:
+        """Whose seals on thoughts it can read: Claude's are the same wherever it is served.
+
+        https://platform.claude.com/docs/en/build-with-claude/extended-thinking, "compatible across platforms", read
+        2026-11-20.
+        """
+        protocol = self.provider.protocol
+        if protocol == "bedrock" and "anthropic." in (self.base_model or self.model):
+            return "anthropic"
+        return self.provider.name if protocol == "openai" else protocol
 
     @property
     def is_local(self) -> bool:

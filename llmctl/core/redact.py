@@ -22,6 +22,7 @@ _KEY_SHAPES = re.compile(
     r"|A[KS]IA[A-Z0-9]{12,})"
     r"|(?i:(?<=bearer ))\S{4,}"
 )
+_SECRET_HEADER = re.compile(r"authorization|cookie|key|token|secret|password|signature", re.IGNORECASE)
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")
 
 
@@ -54,6 +55,11 @@ def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
     for form in sorted({form for secret in secrets for form in _forms(secret.reveal())}, key=len, reverse=True):
         text = text.replace(form, MASK)
     return _KEY_SHAPES.sub(MASK, text)
+
+
+def names_secret(header: str) -> bool:
+    """Whether the name of a header says that its value is a secret."""
+    return bool(_SECRET_HEADER.search(header))
 
 
 def _forms(value: str) -> tuple[str, ...]:

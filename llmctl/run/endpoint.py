@@ -11,41 +11,67 @@ import re
 import shlex
 import stat
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, LlmctlError, MissingCredential
-from llmctl.core.redact import Secret
+from llmctl.core.redact import Secret, names_secret
+from llmctl.run import extras
 from llmctl.wire.base import PROTOCOLS, Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llmctl.core.catalog import Deployment, Provider
 
+AMAZON = "bedrock"
+"""The protocol whose requests are signed, unless there is a bearer key."""
 COMMAND_TIMEOUT_S = 30.0
+KEPT_S = 300.0
+"""How long the output of a `cmd:` reference is used again: it may be a token that expires, such as Entra's."""
 _LONGEST_KEY = 1 << 16
 # Letters, digits and hyphens (RFC 1123, 2.1), and the underscore of internal names; what is not ASCII is written xn--.
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 
 
 class Endpoints:
-    """Resolves endpoints from an environment; the output of a `cmd:` reference is kept for the life of this object."""
+    """Resolves endpoints from an environment; the output of a `cmd:` reference is kept for `KEPT_S`."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._environ = environ
-        self._commands: dict[str, str] = {}
+        self._monotonic = monotonic
+        self._commands: dict[str, tuple[float, str]] = {}
 
     def resolve(self, deployment: Deployment) -> Endpoint:
         """The endpoint of `deployment`. Raises MissingCredential or ConfigInvalid."""
-        return Endpoint(self.address(deployment), self.credential(deployment))
+        provider = deployment.provider
+        headers, hidden = self._headers(deployment)
+        endpoint = Endpoint(
+            self.address(deployment),
+            self.credential(deployment),
+            bearer=(deployment.auth or provider.auth) == "bearer",
+            api_version=deployment.api_version
+            or self._environ.get(f"{provider.name.upper().replace('-', '_')}_API_VERSION", "").strip(),
+            headers=headers,
+            hidden=hidden,
+        )
+        if provider.protocol != AMAZON or endpoint.key:
+            return endpoint
+        from llmctl.run.sign import with_aws_keys
+
+        return with_aws_keys(endpoint, self._environ, deployment.model)
 
     async def resolve_async(self, deployment: Deployment) -> Endpoint:
-        """As `resolve`, without blocking the event loop while a `cmd:` reference runs."""
-        if (deployment.api_key or deployment.provider.api_key).startswith("cmd:"):
+        """As `resolve`, without blocking the event loop while a `cmd:` reference or Amazon's credential chain runs."""
+        if deployment.provider.protocol == AMAZON or _reference(deployment).startswith("cmd:"):
             return await asyncio.to_thread(self.resolve, deployment)
         return self.resolve(deployment)
+
+    def forget(self, deployment: Deployment) -> None:
+        """Ask the `cmd:` reference of `deployment` again the next time: what it gave was refused."""
+        self._commands.pop(_reference(deployment).removeprefix("cmd:"), None)
 
     def obstacle(self, deployment: Deployment) -> LlmctlError | None:
         """Why `deployment` cannot be asked at all, None when it can. Runs no command and opens no socket."""
@@ -55,6 +81,8 @@ class Endpoints:
                 f"{deployment.served_by}: protocol {provider.protocol!r} is not spoken by this version",
                 hint=f"it speaks: {', '.join(sorted(PROTOCOLS))}",
             )
+        if provider.protocol == AMAZON and not extras.installed("bedrock"):
+            return extras.missing("bedrock", "Amazon Bedrock")
         if not self.has_credential(deployment):
             return _missing(deployment)
         try:
@@ -70,11 +98,33 @@ class Endpoints:
 
     def has_credential(self, deployment: Deployment) -> bool:
         """Whether a credential is set for `deployment`, or none is needed."""
-        provider = deployment.provider
-        reference = deployment.api_key or provider.api_key
+        provider, reference = deployment.provider, _reference(deployment)
         if reference.startswith("env:"):
             return bool(self._environ.get(reference[4:], "").strip())
+        if provider.protocol == AMAZON and not reference and self.key_variable(provider) is None:
+            from llmctl.run.sign import has_clue
+
+            return has_clue(self._environ)
         return bool(reference) or not provider.key or provider.key_optional or self.key_variable(provider) is not None
+
+    def _headers(self, deployment: Deployment) -> tuple[dict[str, str], tuple[Secret, ...]]:
+        """The user's own headers, the deployment's before the provider's, and their values that must not be shown.
+
+        A secret is what came from the environment, and what stands under a name that says so. Raises MissingCredential.
+        """
+        headers: dict[str, str] = {}
+        hidden: list[Secret] = []
+        for name, written in (*deployment.provider.headers.items(), *deployment.headers.items()):
+            value = self._environ.get(written[4:], "").strip() if written.startswith("env:") else written
+            if not value:
+                continue
+            if not (value.isascii() and value.isprintable()):
+                hint = "check for line breaks and quotes"
+                raise MissingCredential(f"the header {name} from {written} holds characters no header has", hint=hint)
+            headers[name.lower()] = value
+            if value != written or names_secret(name):
+                hidden += (Secret(value), Secret(value.rpartition(" ")[2]))  # a scheme, such as Bearer, is no secret
+        return headers, tuple(hidden)
 
     def key_variable(self, provider: Provider) -> str | None:
         """The name of the environment variable that holds the provider's key now."""
@@ -82,8 +132,7 @@ class Endpoints:
 
     def credential(self, deployment: Deployment) -> Secret:
         """The credential, empty where the provider needs none. Raises MissingCredential."""
-        provider = deployment.provider
-        reference = deployment.api_key or provider.api_key
+        provider, reference = deployment.provider, _reference(deployment)
         if reference:
             return self._referenced(reference, deployment)
         name = self.key_variable(provider)
@@ -114,24 +163,12 @@ class Endpoints:
         return _secret(reference, "configuration")
 
     def _output(self, command: str, provider: Provider) -> str:
-        if command not in self._commands:
-            try:
-                done = subprocess.run(
-                    shlex.split(command) or [""],
-                    stdin=subprocess.DEVNULL,  # stdin is the prompt
-                    capture_output=True,
-                    timeout=COMMAND_TIMEOUT_S,
-                    check=True,
-                    text=True,
-                )
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                # Neither the command's output nor its arguments are shown: both may hold the secret.
-                raise MissingCredential(
-                    f"{provider.name}: the key command failed: {_reason(error)}",
-                    hint="run the command of the api_key reference by hand",
-                ) from error
-            self._commands[command] = done.stdout
-        return self._commands[command]
+        began = self._monotonic()
+        kept_at, output = self._commands.get(command, (-KEPT_S, ""))
+        if began - kept_at >= KEPT_S:
+            output = _run(command, provider)
+            self._commands[command] = began, output
+        return output
 
     def address(self, deployment: Deployment) -> str:
         """The API base. Raises ConfigInvalid for one that is not http(s), holds a password, or is plain http abroad."""
@@ -141,6 +178,10 @@ class Endpoints:
         )
         if deployment.is_local:
             return provider.api_base
+        if not address and provider.protocol == AMAZON:
+            from llmctl.run.sign import address_of
+
+            address = address_of(deployment.model, self._environ)
         if not address:
             name = provider.address_names[-1]
             raise ConfigInvalid(f"{provider.name} has no address", hint=f"set api_base in the configuration, or {name}")
@@ -153,6 +194,30 @@ class Endpoints:
             if value:
                 return _from_host(value, provider) if name.endswith("_HOST") else value
         return provider.api_base
+
+
+def _run(command: str, provider: Provider) -> str:
+    """What a key command prints. Raises MissingCredential."""
+    try:
+        done = subprocess.run(
+            shlex.split(command) or [""],
+            stdin=subprocess.DEVNULL,  # stdin is the prompt
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=True,
+            text=True,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # Neither the command's output nor its arguments are shown: both may hold the secret.
+        raise MissingCredential(
+            f"{provider.name}: the key command failed: {_reason(error)}",
+            hint="run the command of the api_key reference by hand",
+        ) from error
+    return done.stdout
+
+
+def _reference(deployment: Deployment) -> str:
+    return deployment.api_key or deployment.provider.api_key
 
 
 def is_loopback(address: str) -> bool:
@@ -230,8 +295,11 @@ def _secret(value: str, source: str) -> Secret:
 
 
 def _missing(deployment: Deployment) -> MissingCredential:
-    provider = deployment.provider
-    reference = deployment.api_key or provider.api_key
+    provider, reference = deployment.provider, _reference(deployment)
+    if provider.protocol == AMAZON and not reference:
+        from llmctl.run.sign import missing
+
+        return missing()
     named = (reference.removeprefix("env:"),) if reference.startswith("env:") else provider.key
     names = " or ".join(named) or f"api_key of [providers.{provider.name}]"
     return MissingCredential(

@@ -253,6 +253,8 @@ def test_a_key_in_a_file_that_others_may_read_is_refused_and_not_shown(desk: Des
     [
         ('[serve]\napi_keys = ["abc"]\n', "serve.api_keys[0]"),
         ('[state]\nbackend = "redis://:pw@host"\n', "state.backend"),
+        ('[models.m]\nmodel = "groq/x"\nheaders = { x-app = "a", X-Api-Key = "abc" }\n', "models.m.headers.X-Api-Key"),
+        ('[providers.groq.headers]\nAuthorization = "Basic abc"\n', "providers.groq.headers.Authorization"),
         (
             f'[providers.corp]\napi_base = "https://c.example"\ndialect = {{ headers = {{ x = "{SECRET}" }} }}\n',
             "headers.x",
@@ -539,6 +541,7 @@ def test_a_providers_key_and_address_name_the_place_that_won(desk: Desk):
 def test_no_secret_is_told(desk: Desk):
     desk.write(
         f'[models.m]\nmodel = "groq/x"\napi_key = "{SECRET}"\n[serve]\napi_keys = ["hunter2", "env:X"]\n'
+        '[providers.groq]\nheaders = { X-Auth-Token = "hunter2", x-app = "shown", cookie = "env:X" }\n'
         f'[state]\nbackend = "redis://u:hunter2@h"\n[models.n]\nmodel = "groq/x"\nextra = {{ h = "Bearer {SECRET}" }}\n'
     )
     desk.environ = {"OPENAI_API_KEY": "hunter2", "OPENAI_BASE_URL": "https://u:hunter2@h/v1"}
@@ -546,6 +549,8 @@ def test_no_secret_is_told(desk: Desk):
     assert SECRET not in text
     assert "hunter2" not in text
     assert told(desk)["serve.api_keys"].value == ["***", "env:X"]
+    headers = {key: each.value for key, each in told(desk).items() if ".headers." in key}
+    assert list(headers.values()) == ["***", "shown", "env:X"]
 
 
 def test_origins_refuse_what_loading_refuses(desk: Desk):

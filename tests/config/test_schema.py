@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmctl.config.load import catalog_of
+from llmctl.config.load import catalog_of, packaged
 from llmctl.config.schema import json_schema, validated
 from llmctl.config.source import checked
 from llmctl.core.errors import ConfigInvalid
@@ -224,6 +224,19 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(tree: dict[
         ({"models": {"": {"model": "groq/x"}}}, 'models.""'),
         ({"models": []}, "models"),
         ({"providers": {"corp": {"protocol": "soap"}}}, "providers.corp.protocol"),
+        ({"providers": {"corp": {"headers": {"a b": "x"}}}}, 'providers.corp.headers."a b"'),
+        ({"providers": {"corp": {"headers": {"x": "cmd:pass show x"}}}}, "providers.corp.headers.x"),
+        (group(headers={"x": "file:/key"}), "models.g.headers.x"),
+        (group(headers={"x": "a\nb"}), "models.g.headers.x"),
+        (group(auth="basic"), "models.g.auth"),
+        ({"providers": {"corp": {"dialect": {"dorp": ["top_k"]}}}}, "providers.corp.dialect.dorp"),
+        ({"providers": {"corp": {"dialect": {"drop": "top_k"}}}}, "providers.corp.dialect.drop"),
+        (
+            {"providers": {"corp": {"dialect": {"fixed_sampling": {"often": []}}}}},
+            "providers.corp.dialect.fixed_sampling.often",
+        ),
+        ({"providers": {"corp": {"dialect": {"tool_call_ids": 9.5}}}}, "providers.corp.dialect.tool_call_ids"),
+        ({"providers": {"corp": {"dialect": {"json_schema": "old-"}}}}, "providers.corp.dialect.json_schema"),
         ({"providers": {"a/b": {"api_base": "https://x.example"}}}, 'providers."a/b"'),
         ({"retry": {"retries": -1}}, "retry.retries"),
         ({"retry": {"tries": 0}}, "retry.tries"),
@@ -256,6 +269,27 @@ def test_a_bad_value_is_refused_with_its_key_and_a_suggestion(tree: dict[str, An
     assert error.exit_code == 3
     assert error.message.startswith(f"{key}: "), error.message
     assert error.hint
+
+
+def test_a_dialect_goes_over_the_rows_key_by_key_and_a_new_provider_has_its_protocols():
+    tree = {
+        "openai": {"dialect": {"drop": ["seed"]}, "headers": {"x": "1"}},
+        "corp-azure": {"protocol": "azure", "api_base": "https://a.example"},
+        "corp": {"api_base": "https://c.example", "dialect": {"headers": {"x-app": "a"}}},
+    }
+    found = catalog_of({"providers": tree}, {}).providers
+    row = packaged()["providers"]["openai"]["dialect"]
+    assert found["openai"].dialect == {**row, "drop": ["seed"]}
+    assert found["openai"].headers == {**row["headers"], "x": "1"}
+    assert found["corp-azure"].dialect == packaged()["providers"]["azure"]["dialect"]
+    assert found["corp"].dialect == {"headers": {"x-app": "a"}}
+    assert found["corp"].headers == {"x-app": "a"}
+
+
+def test_a_users_dialect_may_say_all_that_the_provider_table_says():
+    for name, row in packaged()["providers"].items():
+        dialect = {"dialect": row.get("dialect", {}), "api_base": "https://llm.example"}
+        assert validated({"providers": {name: dialect}}) == {"providers": {name: dialect}}
 
 
 @pytest.mark.parametrize("seconds", [0, 1.5])

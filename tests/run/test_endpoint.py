@@ -8,12 +8,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from llmctl.config.load import packaged
+from llmctl.core.build import provider
 from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, MissingCredential
+from llmctl.core.redact import redact
 from llmctl.run.endpoint import Endpoints, is_loopback
+
+if TYPE_CHECKING:
+    from llmctl.wire.base import Endpoint
 
 CANARY = "canary-7f3a9c2e51d84b06"
 OPENAI = Provider(
@@ -258,6 +265,29 @@ def test_key_command_runs_once_without_a_shell(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "x"
 
 
+def test_output_of_a_key_command_is_kept_for_five_minutes_unless_it_was_refused(tmp_path: Path) -> None:
+    script, runs, now = tmp_path / "key.py", tmp_path / "runs", 7.0
+    script.write_text(f"open({str(runs)!r}, 'a').write('x')\nprint('token-' + open({str(runs)!r}).read())")
+    endpoints = Endpoints({}, monotonic=lambda: now)
+    wanted = deployment(api_key=f"cmd:{sys.executable} {script}")
+    for later, token in ((0.0, "token-x"), (299.9, "token-x"), (0.1, "token-xx"), (299.0, "token-xx")):
+        now += later
+        assert endpoints.credential(wanted).reveal() == token
+    endpoints.forget(deployment(api_key="cmd:other"))
+    endpoints.forget(deployment(api_key="literal"))
+    assert endpoints.credential(wanted).reveal() == "token-xx"
+    endpoints.forget(wanted)
+    assert endpoints.credential(wanted).reveal() == "token-xxx"
+
+
+def test_a_key_command_that_failed_is_not_remembered(tmp_path: Path) -> None:
+    endpoints, wanted = Endpoints({}), deployment(api_key=f"cmd:cat {tmp_path / 'key'}")
+    with pytest.raises(MissingCredential):
+        endpoints.credential(wanted)
+    (tmp_path / "key").write_text(CANARY)
+    assert endpoints.credential(wanted).reveal() == CANARY
+
+
 def test_key_command_does_not_read_the_prompt_on_stdin() -> None:
     code = (
         "import sys\n"
@@ -344,3 +374,70 @@ def test_offline_allows_loopback_and_the_embedded_model_only() -> None:
 def test_nothing_shows_the_secret() -> None:
     endpoint = Endpoints({"OPENAI_API_KEY": CANARY}).resolve(deployment())
     assert CANARY not in f"{endpoint} {endpoint!r} {endpoint.key} {endpoint.key!r} {vars(type(endpoint.key))}"
+
+
+# ---------------------------------------------------------------- how a credential and headers are sent
+
+
+@pytest.mark.parametrize(
+    ("of_deployment", "of_provider", "bearer"),
+    [("", "", False), ("bearer", "", True), ("", "bearer", True), ("key", "bearer", False), ("bearer", "key", True)],
+)
+def test_the_deployment_says_before_the_provider_how_its_key_is_sent(
+    of_deployment: str, of_provider: str, bearer: bool
+) -> None:
+    wanted = deployment(replace(OPENAI, auth=of_provider), auth=of_deployment)
+    assert Endpoints({"OPENAI_API_KEY": "k"}).resolve(wanted).bearer is bearer
+
+
+def test_version_of_the_deployment_before_the_variable() -> None:
+    azure = Provider("azure", protocol="azure", api_base="https://r.openai.azure.com", key=("AZURE_API_KEY",))
+    environ = {"AZURE_API_KEY": "k", "AZURE_API_VERSION": " 2025-04-01-preview "}
+    assert Endpoints(environ).resolve(deployment(azure)).api_version == "2025-04-01-preview"
+    assert Endpoints(environ).resolve(deployment(azure, api_version="2024-06-01")).api_version == "2024-06-01"
+    assert Endpoints({"AZURE_API_KEY": "k"}).resolve(deployment(azure)).api_version == ""
+
+
+def headed(environ: dict[str, str], of_provider: dict[str, str], of_deployment: dict[str, str]) -> Endpoint:
+    wanted = deployment(replace(OPENAI, headers=of_provider), headers=of_deployment)
+    return Endpoints({"OPENAI_API_KEY": "k", **environ}).resolve(wanted)
+
+
+def test_headers_of_the_deployment_before_the_providers_whatever_their_case() -> None:
+    endpoint = headed(
+        {"V": " from env "}, {"X-A": "provider", "X-B": "env:V"}, {"x-a": "deployment", "X-C": "env:NONE"}
+    )
+    assert endpoint.headers == {"x-a": "deployment", "x-b": "from env"}
+    assert headed({}, {"X-A": "provider"}, {"X-A": "env:NONE"}).headers == {"x-a": "provider"}
+
+
+def test_the_users_headers_go_over_the_protocols_own_and_over_the_key() -> None:
+    endpoint = headed({}, {}, {"Authorization": "Basic eDp5", "Accept": "text/event-stream"})
+    sent = endpoint.headed(endpoint.authorization, {"x-own": "1"})
+    assert (sent["authorization"], sent["accept"], sent["x-own"]) == ("Basic eDp5", "text/event-stream", "1")
+    assert sent["content-type"] == "application/json"
+
+
+def test_what_a_header_holds_in_secret_is_never_shown() -> None:
+    endpoint = headed(
+        {"TOKEN": f"Bearer {CANARY}"},
+        {"x-plain": "shown", "X-Api-Key": "literal-secret"},
+        {"authorization": "env:TOKEN"},
+    )
+    said = redact(f"shown Bearer {CANARY} and {CANARY} and literal-secret", endpoint.secrets)
+    assert said == "shown *** and *** and ***"
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-evil: 1", "caf\u00e9", "a\x00"])
+def test_a_variable_that_no_header_can_hold_is_refused_unseen(value: str) -> None:
+    with pytest.raises(MissingCredential, match="header x-a from env:V") as caught:
+        headed({"V": value}, {"x-a": "env:V"}, {})
+    assert value not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("key", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
+def test_openais_organization_and_project_are_sent_when_the_environment_has_them(key: str) -> None:
+    found = provider("openai", packaged()["providers"]["openai"])
+    header = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}[key]
+    assert Endpoints({"OPENAI_API_KEY": "k", key: "it"}).resolve(deployment(found)).headers == {header: "it"}
+    assert Endpoints({"OPENAI_API_KEY": "k"}).resolve(deployment(found)).headers == {}
