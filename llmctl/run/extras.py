@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from llmctl.core.errors import ConfigInvalid
 
-EXTRAS: dict[str, str] = {"local": "xllamacpp"}
+EXTRAS: dict[str, str] = {"local": "xllamacpp", "bedrock": "botocore"}
 """The name of an extra -> the module whose presence shows that it is installed."""
 
 _SOURCE_TREE = "llmctl-cli"
