@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from datetime import date
@@ -10,6 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from llmctl.core.build import provider
+from llmctl.core.catalog import Deployment
+from llmctl.core.redact import Secret
+from llmctl.core.types import Message, Request, Text
+from llmctl.wire.base import Endpoint
+from llmctl.wire.openai_chat import encode
 
 TABLE = Path(__file__).parents[2] / "llmctl" / "data" / "providers.toml"
 TEXT = TABLE.read_text(encoding="utf-8")
@@ -21,26 +29,32 @@ LOOPBACK_HOSTS = {"127.0.0.1", "localhost"}
 
 ROW_KEYS = {
     "title": str, "protocol": str, "api_base": str, "key": list, "key_optional": bool, "address": list, "aliases": list,
-    "infer": list, "loopback": bool, "dialect": dict, "source": str,
+    "infer": list, "loopback": bool, "auth": str, "dialect": dict, "source": str,
 }  # fmt: skip
 DIALECT_KEYS = {
     "max_tokens": str, "rename": dict, "drop": list, "stream_usage": str, "tool_choice_required": str, "chat_path": str,
-    "chat_base": str, "headers": dict, "json_schema": bool, "charge": str,
+    "chat_base": str, "headers": dict, "json_schema": (bool, list), "json_object": (bool, list),
+    "forced_tools": (bool, list), "charge": str, "vectors": str, "embeddings": bool, "embed_batch": int,
+    "embed_tokens": int, "prompt_cache": str, "thoughts": str, "tool_call_ids": int, "prefill": str, "documents": str,
+    "fixed_sampling": dict, "named_tools": bool, "has": list, "lacks": list,
 }  # fmt: skip
 DEFAULTS = {"protocol": "openai", "key_optional": False, "loopback": False, "address": [], "aliases": [], "infer": []}
 DIALECT_DEFAULTS = {
     "max_tokens": "max_tokens", "stream_usage": "option", "tool_choice_required": "required",
-    "chat_path": "/chat/completions", "json_schema": True, "charge": "prompt+max", "drop": [],
-    "rename": {}, "headers": {},
+    "chat_path": "/chat/completions", "json_schema": True, "json_object": True, "forced_tools": True,
+    "charge": "prompt+max", "drop": [], "rename": {}, "headers": {},
 }  # fmt: skip
 CHOICES = {
     "stream_usage": {"option", "always", "none"},
     "charge": {"prompt+max", "uncached+output", "input", "total"},
     "max_tokens": {"max_tokens", "max_completion_tokens"},
+    "vectors": {"base64"},
+    "prompt_cache": {"automatic", "marker"},
+    "documents": {"document_url"},
 }
 PARAMETERS = {
     "temperature", "top_p", "top_k", "stop", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort",
-    "parallel_tool_calls", "tool_choice", "user",
+    "reasoning_tokens", "parallel_tool_calls", "tool_choice", "user", "name", "dimensions",
 }  # fmt: skip
 
 each_row = pytest.mark.parametrize(("name", "row"), ROWS.items(), ids=ROWS)
@@ -74,7 +88,7 @@ def test_at_least_thirty_six_providers_speak_the_openai_protocol() -> None:
 def test_keys_are_known_of_the_right_type_and_never_spell_out_a_default(name: str, row: dict) -> None:
     for values, known, defaults in ((row, ROW_KEYS, DEFAULTS), (dialect(row), DIALECT_KEYS, DIALECT_DEFAULTS)):
         assert {key for key in values if key not in known} == set()
-        assert {key for key, value in values.items() if type(value) is not known[key]} == set()
+        assert {key for key, value in values.items() if not isinstance(value, known[key])} == set()
         assert {key for key, value in values.items() if key in defaults and value == defaults[key]} == set()
     assert row.get("protocol", "openai") in PROTOCOLS
     assert "key" in row, "a provider without a key says so: key = []"
@@ -88,6 +102,10 @@ def test_dialect_values_are_ones_that_a_wire_interprets(name: str, row: dict) ->
     assert set(values.get("drop", ())) <= PARAMETERS
     assert set(values.get("rename", ())) <= PARAMETERS
     assert not set(values.get("drop", ())) & set(values.get("rename", ()))
+    assert set(values.get("fixed_sampling", ())) <= {"always", "by_default", "with_effort", "never"}
+    has, lacks = set(values.get("has", ())), set(values.get("lacks", ()))
+    assert has | lacks <= {"tools", "images", "documents", "reasoning"}
+    assert not has & lacks
     assert values.get("chat_path", "/").startswith("/")
 
 
@@ -171,7 +189,7 @@ def test_well_known_bare_names_mean_their_maker_and_shared_ones_nobody(model: st
         ("groq", ["GROQ_API_KEY"]),
         ("together", ["TOGETHER_API_KEY", "TOGETHERAI_API_KEY"]),
         ("azure", ["AZURE_API_KEY"]),
-        ("bedrock", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]),
+        ("bedrock", ["AWS_BEARER_TOKEN_BEDROCK"]),
         ("local", []),
     ],
 )
@@ -193,5 +211,12 @@ def test_limits_are_charged_as_each_provider_documents() -> None:
 
 
 def test_servers_that_may_ask_for_no_key_are_asked_without_one() -> None:
-    strict = [name for name, row in ROWS.items() if row.get("loopback") and row["key"] and not row.get("key_optional")]
-    assert strict == []
+    made = {name: provider(name, row) for name, row in ROWS.items()}
+    assert [name for name, each in made.items() if each.loopback and not each.key_optional] == []
+
+
+def test_a_new_compatible_provider_is_a_table_of_data_that_a_wire_speaks_to() -> None:
+    row = tomllib.loads('api_base = "https://llm.example/v1"\nkey = ["EXAMPLE_KEY"]')
+    deployment = Deployment("d", provider("example", row), "m")
+    sent = encode(Request((Message("user", (Text("hi"),)),)), deployment, Endpoint(row["api_base"], Secret("k"))).http
+    assert (sent.url, json.loads(sent.body)["model"]) == ("https://llm.example/v1/chat/completions", "m")

@@ -1,0 +1,46 @@
+"""What can be asked of a provider: what its protocol carries, and what the provider table knows besides.
+
+A model may do less. None is not known: nobody wrote it down, and trying costs one request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmctl.core.catalog import LOCAL_PROVIDER
+
+if TYPE_CHECKING:
+    from llmctl.core.catalog import Provider
+
+Support = dict[str, bool | str | None]
+
+FEATURES = (
+    "text", "stream", "tools", "schema", "images", "documents", "embeddings", "reasoning", "prompt_cache",
+)  # fmt: skip
+"""The keys of every answer. `schema` is "native" or "emulated", `prompt_cache` "automatic" or "marker"."""
+
+_OPENAI: Support = {"text": True, "stream": True, "tools": True, "schema": "native"}
+_PROTOCOLS: dict[str, Support] = {
+    "openai": _OPENAI,
+    "azure": _OPENAI,
+    "anthropic": _OPENAI
+    | {"images": True, "documents": True, "embeddings": False, "reasoning": True, "prompt_cache": "marker"},
+    "gemini": _OPENAI
+    | {"images": True, "documents": True, "embeddings": True, "reasoning": True, "prompt_cache": "automatic"},
+    "bedrock": _OPENAI
+    | {"images": True, "documents": True, "embeddings": True, "reasoning": True, "prompt_cache": "marker"},
+}
+_EMBEDDED: Support = {name: name in ("text", "stream") for name in FEATURES} | {"schema": "native"}
+
+
+def supports(provider: Provider) -> Support:
+    """What `provider` supports, by the name of the feature."""
+    if provider.name == LOCAL_PROVIDER:
+        return dict(_EMBEDDED)
+    dialect = provider.dialect
+    found = dict.fromkeys(FEATURES, None) | _PROTOCOLS.get(provider.protocol, {})
+    found |= {key: dialect[key] for key in ("embeddings", "prompt_cache") if key in dialect}
+    if dialect.get("json_schema") is False:
+        found["schema"] = "emulated"
+    found |= dict.fromkeys(dialect.get("has", ()), True) | dict.fromkeys(dialect.get("lacks", ()), False)
+    return found
