@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from llmctl.core.build import provider
 from llmctl.core.catalog import Deployment, Provider
@@ -32,7 +33,8 @@ from llmctl.core.types import (
     Tool,
     ToolCall,
 )
-from llmctl.wire.base import PROTOCOLS, Endpoint, Wire, load
+from llmctl.wire.base import PROTOCOLS, AwsKeys, Encoded, Endpoint, Wire, load
+from tests.wire.native import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,9 +45,10 @@ FOLDER = Path(os.environ.get("LLMCTL_WIRE_FIXTURES") or Path(__file__).with_name
 NOW = 1_767_322_800.0  # 2026-01-02T03:00:00Z
 ASKED = (Message("user", (Text("Say hello."),)),)
 _PROVIDERS = Path(__file__).parents[2] / "llmctl" / "data" / "providers.toml"
-_READ_AS = {"azure": "openai"}  # replies of the same shape, until a wire of its own speaks to it
-_NATIVE = {"cohere": "cohere"}  # whose SDK speaks another protocol than the one its row of the table has
-_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_NATIVE = ("cohere",)
+"""Providers whose SDK speaks another protocol than the one that their row of the table asks them in."""
+_KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key", "authorization")
+_OPERATIONS = ("list_models", "count_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,47 +89,82 @@ def cases(kind: str) -> tuple[Case, ...]:
     found = []
     for entry in json.loads((FOLDER / "index.json").read_text()):
         owner = providers().get(entry["provider"].partition("@")[0])
-        if entry["kind"] != kind or owner is None:
-            continue
-        protocol = _NATIVE.get(owner.name, owner.protocol)
-        if kind != "requests" and protocol not in PROTOCOLS:
-            protocol = _READ_AS.get(protocol, protocol)
-        if protocol not in PROTOCOLS:
+        if entry["kind"] != kind or owner is None or owner.name in _NATIVE or owner.protocol not in PROTOCOLS:
             continue
         path = FOLDER / entry["file"]
         data = json.loads(path.read_text())
         body = path.with_name(data["body_file"]).read_bytes() if "body_file" in data else b""
-        found.append(Case(entry["id"], owner, load(protocol), data, body))
+        found.append(Case(entry["id"], owner, load(owner.protocol), data, body))
     return tuple(found)
 
 
-def is_chat(case: Case) -> bool:
-    """Whether a request fixture is of the kind the wires encode: chat, by its own API and without account headers."""
+def why_not(case: Case) -> str:
+    """Why a request fixture is of a kind that we do not speak, "" when we do."""
     asked = case.data["canonical"]
-    return "messages" in asked and not {"api", "organization", "project"} & asked.keys()
+    if asked.get("api", "") not in ("", *READERS):
+        return f"the {asked['api']} API is another protocol"
+    if asked.get("op", "") not in ("", *_OPERATIONS):
+        return f"nobody asks for {asked['op']}"
+    if "/projects/" in case.data["request"]["url"]:
+        return "it names a project of the account"
+    return ""
 
 
 def deployment_of(case: Case) -> Deployment:
     """The deployment that a request fixture addresses."""
-    return Deployment("d", case.provider, case.data["canonical"]["model"])
+    asked = case.data["canonical"]
+    return Deployment("d", case.provider, asked.get("model", case.data.get("sdk_kwargs", {}).get("model", "")))
 
 
 def endpoint_of(case: Case) -> Endpoint:
-    """The provider's own address, with the key that the SDK was given."""
-    headers = case.data["request"]["headers"]
-    key = next((headers[name] for name in _KEY_HEADERS if name in headers), "")
-    return Endpoint(case.provider.api_base, Secret(key.removeprefix("Bearer ")))
+    """Where the SDK sent it, with the key that it was given."""
+    asked, theirs = case.data["canonical"], case.data["request"]
+    headers, url = theirs["headers"], urlsplit(theirs["url"])
+    name = next((name for name in _KEY_HEADERS if name in headers), "")
+    key = "" if "sigv4" in case.data else headers.get(name, "").removeprefix("Bearer ")
+    base = case.provider.api_base
+    if case.provider.protocol in ("azure", "bedrock"):
+        base = f"https://{url.hostname}" + ("/openai/v1" if asked.get("azure_api") == "v1" else "")
+    version = parse_qs(url.query).get("api-version", [""])[0]
+    if case.provider.protocol == "gemini":
+        version = url.path.split("/")[1]
+    account = {name: value for name, value in headers.items() if name.startswith(("openai-", "anthropic-beta"))}
+    token = name == "authorization" and case.provider.protocol in ("azure", "gemini", "bedrock")
+    bearer = token or asked.get("anthropic_auth") == "bearer"
+    return Endpoint(base, Secret(key), bearer=bearer, api_version=version, headers=account)
 
 
-def request_of(asked: dict[str, Any]) -> Request:
+def aws_keys_of(case: Case) -> AwsKeys:
+    """The keys that a Bedrock fixture was signed with."""
+    asked, how = case.data["canonical"], case.data["sigv4"]
+    token = Secret(asked.get("aws_session_token", ""))
+    return AwsKeys(how["access_key"], Secret(how["secret_key"]), token, asked.get("region", "us-east-1"))
+
+
+def encoded(case: Case) -> Encoded:
+    """What we send for a request fixture."""
+    asked, deployment, endpoint = case.data["canonical"], deployment_of(case), endpoint_of(case)
+    match asked.get("op"):
+        case "list_models":
+            return Encoded(case.wire.listing(deployment, endpoint))
+        case "count_tokens":
+            counting: Any = case.wire
+            return Encoded(counting.counting(request_of(case), deployment, endpoint))
+    return case.wire.encode(request_of(case), deployment, endpoint)
+
+
+def request_of(case: Case) -> Request:
     """Our request for the neutral call of a fixture."""
-    wanted = asked.get("response_format")
+    asked = case.data["canonical"]
+    if "api" in asked:
+        return READERS[asked["api"]](case.data["sdk_kwargs"])
+    wanted, given = asked.get("response_format"), asked.get("input", ())
     params = dict(asked.get("params", {}))
     params["stop"] = tuple(params.get("stop", ()))
     reasoning = asked.get("reasoning", {})
     choice = asked.get("tool_choice")
     return Request(
-        messages=tuple(_message(row) for row in asked["messages"]),
+        messages=tuple(_message(row) for row in asked.get("messages", ())),
         params=Params(
             **params,
             reasoning_effort=reasoning.get("effort"),
@@ -138,6 +176,8 @@ def request_of(asked: dict[str, Any]) -> Request:
         tool_choice=choice["name"] if isinstance(choice, dict) else choice,
         response_format=_response_format(wanted) if wanted else None,
         stream=asked.get("stream", False),
+        inputs=(given,) if isinstance(given, str) else tuple(given),
+        dimensions=asked.get("dimensions"),
     )
 
 
@@ -145,7 +185,15 @@ def _message(row: dict[str, Any]) -> Message:
     content = row["content"]
     parts = (Text(content),) if isinstance(content, str) else tuple(_part(part) for part in content)
     calls = tuple(ToolCall(c["id"], c["name"], json.dumps(c["arguments"])) for c in row.get("tool_calls", ()))
-    return Message(row["role"], parts, calls, row.get("tool_call_id", ""))
+    return Message(
+        row["role"],
+        parts,
+        calls,
+        row.get("tool_call_id", ""),
+        name=row.get("name", ""),
+        is_error=row.get("is_error", False),
+        cache=row.get("cache", False),
+    )
 
 
 def _part(part: dict[str, Any]) -> Part:
