@@ -15,10 +15,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
-from llmctl.core.catalog import MAX_RETRIES
-from llmctl.core.errors import ConfigInvalid, LlmctlError, MissingCredential, UsageError
-from llmctl.core.types import Request, ResponseFormat
-from llmctl.routing.call import Policy
+from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
+from llmctl.core.types import Request
 from llmctl.routing.plan import make_plan
 from llmctl.run import asking, extras
 from llmctl.run.background import BackgroundLoop, Pulled
@@ -29,12 +27,13 @@ from llmctl.run.observe import Hooks
 from llmctl.store.ledger import SqliteLedger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from llmctl.config.places import Places
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Answer
     from llmctl.core.types import Event, Message, Params
+    from llmctl.run.embedding import Embeddings, EmbedRun
     from llmctl.run.observe import Hook
     from llmctl.run.ports import Clock, Ledger, Transport
 
@@ -101,6 +100,9 @@ class Client:
         tools: Sequence[Mapping[str, Any]] = (),
         tool_choice: str | Mapping[str, Any] | None = None,
         schema: Mapping[str, Any] | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        functions: Sequence[Mapping[str, Any]] = (),
+        function_call: str | Mapping[str, Any] | None = None,
         params: Params | None = None,
         fallbacks: Sequence[str] | None = None,
         retries: int | None = None,
@@ -110,6 +112,7 @@ class Client:
         tags: Mapping[str, str] | None = None,
         session: str | None = None,
         log: bool = True,
+        strict_params: bool = False,
         command: str = "library",
         buffered: bool = False,
         **parameters: Any,
@@ -117,47 +120,36 @@ class Client:
         """A call, not yet begun: iterate over its `events()`, then read its `answer`.
 
         `parameters` are those of `Params` (temperature, max_tokens, seed, ...); times are seconds; `fallbacks` replaces
-        the group's chain. An answer under `schema` is JSON, in `parsed`. `log=False` keeps no text; the row stays.
+        the group's chain. An answer under `schema` (or an OpenAI-shaped `response_format`) comes whole and is checked;
+        its document is in `parsed`. `log=False` keeps no text; the row stays. `strict_params` refuses what a target
+        cannot take instead of leaving it out. `functions` and `function_call` are the old names of tools and choice.
         Raises UsageError, MissingCredential and ConfigInvalid, before anything is sent.
         """
         if on_break not in ("fail", "restart"):
             raise UsageError(f"on_break {on_break!r}", hint="use fail or restart")
         if isinstance(fallbacks, str):
             raise UsageError("fallbacks is a list of names, not one text", hint=f"fallbacks=[{fallbacks!r}]")
-        if any(not isinstance(word, str) for pair in (tags or {}).items() for word in pair):
-            raise UsageError("tags are texts", hint='tags={"team": "web"}')
         request = Request(
             messages=asking.messages_of(prompt, messages, system),
             params=asking.params_of(params, parameters),
-            tools=asking.tools_of(tools),
-            tool_choice=asking.tool_choice_of(tool_choice),
-            response_format=None if schema is None else ResponseFormat("json_schema", schema),
+            tools=asking.tools_of(tools, functions),
+            tool_choice=asking.tool_choice_of(function_call if tool_choice is None else tool_choice),
+            response_format=asking.shape_of(schema, response_format),
         )
         settings = self.catalog.settings
-        if settings.budget_refuses:
-            raise ConfigInvalid(
-                "[budget] cannot be kept by this version, so nothing is asked under it",
-                hint='take it out, or set on_exceed = "warn", which has no effect yet',
-            )
-        policy = Policy(
-            retries=settings.retries if retries is None else asking.within("retries", retries, MAX_RETRIES),
-            tries=settings.tries,
-            patience_s=settings.patience_s,
-            max_wait_s=settings.max_wait_s if max_wait is None else asking.within("max_wait", max_wait),
-            total_s=settings.total_s if timeout is None else asking.within("timeout", timeout),
-            restart=on_break == "restart",
-        )
+        policy = asking.policy_of(settings, retries, timeout, max_wait, restart=on_break == "restart")
         name = model or self.default_model
         ask = Ask(
             request=request,
             plan=make_plan(self.catalog, name, fallbacks=fallbacks, obstacle=self.endpoints.obstacle),
             policy=policy,
             command=command,
-            tags=dict(tags or {}),
+            tags=asking.tags_of(tags),
             session=session,
             keep_text=log and settings.log_content == "full",
-            buffered=buffered,
+            buffered=buffered or request.response_format is not None,
             fixed_deadline=timeout is not None,
+            strict_params=strict_params,
         )
         return self._engine.call(ask)
 
@@ -173,6 +165,23 @@ class Client:
                 pass
         assert run.answer is not None, "a call that raised nothing has an answer"
         return run.answer
+
+    def embedding(self, texts: Iterable[str], **options: Any) -> EmbedRun:
+        """Texts on their way to become vectors, not yet begun; the options are those of `run.embedding.start`.
+
+        An iterator is read as it is needed, so that any number of texts can pass. Raises as `call` does.
+        """
+        from llmctl.run.embedding import start
+
+        return start(self._engine, self.catalog, texts, **options)
+
+    def embed(self, texts: Iterable[str], **options: Any) -> Embeddings:
+        """One vector for each text; the options are those of `embedding`. Raises the first error of any batch."""
+        return self._loop.run(self.aembed(texts, **options))
+
+    async def aembed(self, texts: Iterable[str], **options: Any) -> Embeddings:
+        """As `embed`, on the caller's own event loop."""
+        return await self.embedding(texts, **options).whole()
 
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """The answer's events as they are made; afterwards the stream's `answer` is set."""
@@ -210,6 +219,11 @@ class Client:
         return any(not deployment.is_local for link in plan.links for deployment in link.deployments)
 
     # ---------------------------------------------------------------- parts
+
+    @property
+    def engine(self) -> Engine:
+        """What makes this client's calls, for whoever rehearses them below `call`."""
+        return self._engine
 
     def _transport(self, deployment: Deployment) -> Transport:
         if self._double is not None:
@@ -305,6 +319,11 @@ def _client() -> Client:
 def complete(prompt: str | None = None, **options: Any) -> Answer:
     """`Client().complete`, on a client shared by the process."""
     return _client().complete(prompt, **options)
+
+
+def embed(texts: Iterable[str], **options: Any) -> Embeddings:
+    """`Client().embed`, on a client shared by the process."""
+    return _client().embed(texts, **options)
 
 
 def stream(prompt: str | None = None, **options: Any) -> Stream:

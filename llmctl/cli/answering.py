@@ -22,6 +22,7 @@ from llmctl.core.errors import AnswerIncomplete, OutputFailed
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
     from llmctl.core.record import Answer
+    from llmctl.run.embedding import EmbedRun
     from llmctl.run.engine import CallRun
 
 EXIT_PIPE = 141
@@ -38,7 +39,7 @@ class Show:
     verbose: bool
 
 
-def answer(context: Context, message: str, options: dict[str, Any], show: Show) -> int:
+def answer(context: Context, message: str | None, options: dict[str, Any], show: Show) -> int:
     """The exit code of one call whose answer has been written. Raises the error the call ended in."""
     out = Out()
     notes = Notes(out, quiet=show.quiet, verbose=show.verbose)
@@ -56,7 +57,7 @@ def answer(context: Context, message: str, options: dict[str, Any], show: Show) 
 
 
 async def _run(run: CallRun, show: Show, notes: Notes, out: Out) -> int:
-    stop = _Stop(run, out)
+    stop = Stop(run, out)
     notes.watch()
     try:
         async with aclosing(run.events()) as events:
@@ -87,13 +88,13 @@ def _write(out: Out, text: str, run: CallRun) -> None:
         raise
 
 
-class _Stop:
+class Stop:
     """SIGINT, SIGTERM, SIGHUP: the first cancels the call, the second leaves at once. What is ignored stays ignored.
 
     A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises.
     """
 
-    def __init__(self, run: CallRun, out: Out) -> None:
+    def __init__(self, run: CallRun | EmbedRun, out: Out) -> None:
         self.exit_code = 0
         self._run = run
         self._out = out

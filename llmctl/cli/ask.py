@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.options import examples, tags_of
+from llmctl.cli.options import examples, seconds, tags_of
 from llmctl.cli.output import tell
-from llmctl.cli.prompt import as_text, compose, stdin_is_piped
+from llmctl.cli.prompt import as_text, compose, compose_around, stdin_is_piped
 from llmctl.core.errors import UsageError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -31,7 +31,7 @@ EXAMPLES = examples(
     'llmctl ask "why is the sky blue?"',
     'git diff | llmctl ask "review this change"',
     'llmctl ask -m smart --fallback cheap -f notes.txt "summarise"',
-    'llmctl ask --json --max-tokens 200 "three names for a cat"',
+    'llmctl ask --json --schema person.json -a card.png "who is this?"',
     'llmctl ask --dry-run -m gpt-4o "what would this cost?"',
 )
 
@@ -50,6 +50,18 @@ def ask(
         list[str] | None,
         typer.Option("-f", "--file", metavar="FILE", help="A text file before the prompt (repeat); - is stdin."),
     ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option("-a", "--attach", metavar="FILE|URL", help="An image or a PDF before the prompt (repeat)."),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|JSON", help="The answer is JSON that meets this JSON Schema, or exit code 10."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any other parameter of the request (repeat)."),
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")
     ] = None,
@@ -67,6 +79,9 @@ def ask(
         str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")
     ] = None,
     on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
+    strict_params: Annotated[
+        bool, typer.Option("--strict-params", help="Refuse what a target cannot take, instead of leaving it out.")
+    ] = False,
     no_stdin: Annotated[bool, typer.Option("--no-stdin", help="Leave stdin alone.")] = False,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the answer as it is made, or at its end.")
@@ -92,7 +107,12 @@ def ask(
         _no_prompt(ctx, as_json=as_json)
     if no_stdin and "-" in files:
         raise UsageError("--file - and --no-stdin exclude each other", hint="give one of them")
-    message = compose(prompt, files, use_stdin=not no_stdin)
+    request = _request(schema, option or [], temperature=temperature, max_tokens=max_tokens)
+    message: str | None = None
+    if attach:
+        request["messages"] = _with_attachments(prompt, files, attach, use_stdin=not no_stdin)
+    else:
+        message = compose(prompt, files, use_stdin=not no_stdin)
     options: dict[str, Any] = {
         "model": _model("--model", model),
         "system": None if system is None else as_text(system, "--system"),
@@ -100,12 +120,14 @@ def ask(
         "max_tokens": max_tokens,
         "fallbacks": _fallbacks(fallback, none=no_fallback),
         "retries": retries,
-        "timeout": _seconds("--timeout", timeout),
-        "max_wait": _seconds("--max-wait", max_wait),
+        "timeout": seconds("--timeout", timeout),
+        "max_wait": seconds("--max-wait", max_wait),
         "on_break": on_break.value,
+        "strict_params": strict_params,
         "tags": dict(tags_of(tag or [])),
         "log": not no_log,
         "command": "ask",
+        **request,
     }
     if dry_run:
         from llmctl.cli.dry_run import show_plan
@@ -114,8 +136,34 @@ def ask(
         return
     from llmctl.cli.answering import Show, answer
 
-    show = Show(streams=stream and not as_json, as_json=as_json, quiet=quiet or as_json, verbose=verbose)
+    shaped = "schema" in request or "response_format" in request
+    show = Show(streams=stream and not as_json and not shaped, as_json=as_json, quiet=quiet or as_json, verbose=verbose)
     raise typer.Exit(answer(context, message, options, show))
+
+
+def _request(schema: str | None, words: list[str], **flags: Any) -> dict[str, Any]:
+    """What `--schema` and `--option` say, as options of `Client.call`. Raises UsageError."""
+    if schema is None and not words:
+        return {}
+    from llmctl.cli.request import options_of, schema_of
+
+    request = options_of(words, [name for name, value in flags.items() if value is not None])
+    if schema is not None:
+        if "response_format" in request:
+            raise UsageError("--option response_format and --schema exclude each other", hint="give one of them")
+        request["schema"] = schema_of(schema)
+    return request
+
+
+def _with_attachments(prompt: str | None, files: list[str], attach: list[str], *, use_stdin: bool) -> list[Any]:
+    """The user message of text files, then attachments, then PROMPT and stdin. Raises UsageError."""
+    from llmctl.cli.request import attachments_of
+    from llmctl.core.types import Message, Text
+
+    attached = attachments_of(attach)
+    before, after = compose_around(prompt, files, use_stdin=use_stdin)
+    texts = [(Text(text),) if text else () for text in (before, after)]
+    return [Message("user", (*texts[0], *attached, *texts[1]))]
 
 
 def _no_prompt(ctx: typer.Context, *, as_json: bool) -> None:
@@ -145,17 +193,3 @@ def _fallbacks(named: list[str] | None, *, none: bool) -> list[str] | None:
     for name in named or []:
         _model("--fallback", name)
     return [] if none else named
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    from llmctl.core.when import parse_duration
-
-    try:
-        seconds = parse_duration(text)
-    except UsageError as error:
-        raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
-    if seconds <= 0:
-        raise UsageError(f"{option} {text!r} is no time at all", hint="write 30s or 5m")
-    return seconds

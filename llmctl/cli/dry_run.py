@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Deployment
 
 
-def show_plan(context: Context, message: str, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+def show_plan(context: Context, message: str | None, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
     """Print the plan of the call. Raises what `ask` would raise before sending."""
     client = Client(context.config_flags or None, environ=context.environ)
     ask = client.call(message, **options).ask

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmctl.cli import check
 from llmctl.cli.context import of
 from llmctl.cli.fetching import fetch
 from llmctl.cli.options import Json, examples
 from llmctl.cli.output import print_json, safe, table, write
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
+from llmctl.core.support import supports
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from llmctl.run.endpoint import Endpoints
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
+app.command("check", epilog=check.EXAMPLES)(check.check)
 
 
 @app.callback()
@@ -38,13 +41,13 @@ def list_(
     providers: Annotated[bool, typer.Option("--providers", help="List the providers instead of the groups.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the model groups with their deployments, and whether each has a credential."""
+    """List the model groups with their deployments, what their providers support, and whether each has a credential."""
     context = of(ctx)
     context.json_errors = as_json
     catalog, known = context.catalog, _Known(context)
     if providers:
         rows = [known.provider(each) for each in catalog.providers.values()]
-        columns = ["name", "title", "protocol", "api_base", "key"]
+        columns = ["name", "title", "protocol", "api_base", "key", "supports"]
     else:
         rows = [known.chain(each)[0] for each in catalog.groups.values()]
         columns = ["group", "asks", "then", "asked first"]
@@ -52,7 +55,7 @@ def list_(
         print_json(rows)
     else:
         cells = [_provider_cells(row) if providers else _group_cells(row) for row in rows]
-        table(columns, cells, keep=columns[:1], spare=["title", "protocol"] if providers else ["then"])
+        table(columns, cells, keep=columns[:1], spare=["supports", "title", "protocol"] if providers else ["then"])
 
 
 @app.command(epilog=examples("llmctl models show fast", "llmctl models show gpt-4o --json"))
@@ -70,7 +73,7 @@ def show(
         return
     links = enumerate([group, *chain], 1)
     table(
-        ["link", "group", "deployment", "asks", "address", "key", "ready"],
+        ["link", "group", "deployment", "asks", "address", "key", "ready", "supports"],
         [
             {"link": n, "group": link["name"], **_deployment_cells(row)}
             for n, link in links
@@ -78,7 +81,7 @@ def show(
         ],
         right=["link"],
         keep=["asks", "ready"],
-        spare=["group", "deployment", "address", "key"],
+        spare=["supports", "group", "deployment", "address", "key"],
     )
 
 
@@ -160,6 +163,7 @@ class _Known:
             "ready": obstacle is None,
             "obstacle": None if obstacle is None else obstacle.message,
             "hint": None if obstacle is None else obstacle.hint or None,
+            "supports": supports(deployment.provider),
         }
 
     def provider(self, provider: Provider) -> dict[str, Any]:
@@ -172,6 +176,7 @@ class _Known:
             "api_base": provider.api_base or None,
             "address_variables": list(provider.address_names),
             "key": self._key(provider, provider.api_key),
+            "supports": supports(provider),
         }
 
     def _key(self, provider: Provider, reference: str) -> dict[str, Any]:
@@ -227,11 +232,22 @@ def _deployment_cells(row: dict[str, Any]) -> dict[str, Any]:
         "address": row["address"],
         "key": _key_cell(row),
         "ready": ready,
+        "supports": _supports_cell(row),
     }
 
 
 def _provider_cells(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "key": _key_cell(row)}
+    return {**row, "key": _key_cell(row), "supports": _supports_cell(row)}
+
+
+def _supports_cell(row: dict[str, Any]) -> str:
+    """What is supported, and how where that is known; what nobody knows with a question mark."""
+    known = row["supports"].items()
+    return " ".join(
+        f"{name}={value}" if isinstance(value, str) else f"{name}?" if value is None else name
+        for name, value in known
+        if value is not False
+    )
 
 
 def _key_cell(row: dict[str, Any]) -> str:

@@ -88,7 +88,10 @@ class Notes:
             self._say('to keep no text: --no-log, or content = "none" under [log] in the configuration')
 
     def whole(self, answer: Answer) -> None:
-        """Say so when a whole answer is one that the caller's own limit cut."""
+        """Say so when a whole answer was cut by the caller's own limit, or asks for more than stdout shows."""
+        if answer.tool_calls:
+            names = ", ".join(call.name for call in answer.tool_calls)
+            self._say(f"the model calls tools, and none is run: {names} (--json prints the calls)")
         if answer.finish_reason == "length":
             self._say("the answer was cut where --max-tokens said")
 

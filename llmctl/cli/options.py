@@ -12,6 +12,21 @@ from llmctl.core.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+def seconds(option: str, text: str | None) -> float | None:
+    """The seconds of a duration given with `option`; None where it was not given. Raises UsageError."""
+    if text is None:
+        return None
+    from llmctl.core.when import parse_duration
+
+    try:
+        found = parse_duration(text)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
+    if found <= 0:
+        raise UsageError(f"{option} {text!r} is no time at all", hint="write 30s or 5m")
+    return found
+
+
 def examples(*lines: str) -> str:
     """The examples of a command, for its `epilog`: one line each, never wrapped."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

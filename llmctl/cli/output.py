@@ -46,7 +46,7 @@ def print_json(document: Any) -> None:
     write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
-def write(text: str, stream: TextIO | None = None) -> None:
+def write(text: str | bytes, stream: TextIO | None = None) -> None:
     """`text` on `stream` (stdout), flushed, as UTF-8 whatever the locale says; lone surrogates become U+FFFD.
 
     Raises BrokenPipeError when nobody reads any more, OutputFailed when it cannot be written for another reason.
@@ -54,7 +54,7 @@ def write(text: str, stream: TextIO | None = None) -> None:
     out = sys.stdout if stream is None else stream
     if out is None:
         raise _closed()
-    data = _utf8(text)
+    data = text if isinstance(text, bytes) else _utf8(text)
     binary = getattr(out, "buffer", None)
     try:
         if binary is None:
@@ -166,15 +166,15 @@ def error_json(error: LlmctlError) -> str:
 class Out:
     """The answer on stdout: unchanged bytes to a pipe, harmless text to a terminal, flushed piece by piece.
 
-    `began` says that something was written, `open_line` that it did not end in a newline, and `writing`, for a signal
-    handler, that the process may be blocked in a write.
+    `terminal` says that a person reads it, `began` that something was written, `open_line` that it did not end in a
+    newline, and `writing`, for a signal handler, that the process may be blocked in a write.
     """
 
     def __init__(self) -> None:
         """Raises OutputFailed when stdout is closed: better before the answer is paid for than after."""
         if sys.stdout is None:
             raise _closed()
-        self._neutral = sys.stdout.isatty()
+        self.terminal = sys.stdout.isatty()
         if not os.get_blocking(sys.stdout.fileno()):  # as another program on the same pipe may have left it
             os.set_blocking(sys.stdout.fileno(), True)
         self.writing = self.began = self.open_line = False
@@ -185,10 +185,18 @@ class Out:
             return
         self.began, self.writing, self.open_line = True, True, not text.endswith("\n")
         try:
-            write(safe(text) if self._neutral else text)
+            write(safe(text) if self.terminal else text)
         except Exception:
             self.open_line = False  # a stdout that failed once is left alone
             raise
+        finally:
+            self.writing = False
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write what is no text. Raises as `write` does."""
+        self.writing = True
+        try:
+            write(data)
         finally:
             self.writing = False
 

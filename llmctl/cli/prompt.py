@@ -1,7 +1,7 @@
 """The user message out of files, the PROMPT argument and stdin, joined by one documented rule (contract, section 11).
 
-Each `--file` is a block: a line `--- NAME ---`, its text, a blank line. Then PROMPT. Then, when stdin is not a
-terminal, a blank line and stdin. Whatever is not text is refused here, before anything is sent.
+Each `--file` is a block: a line `--- NAME ---`, its text, a blank line. Then come the attachments, then PROMPT, then,
+when stdin is not a terminal, a blank line and stdin. Whatever is not text is refused here, before anything is sent.
 """
 
 from __future__ import annotations
@@ -25,15 +25,20 @@ SILENCE_S = 1.0
 
 def compose(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> str:
     """The user message. Raises UsageError when there is none, or when a part of it is not text."""
+    return "".join(compose_around(prompt, files, use_stdin=use_stdin))
+
+
+def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> tuple[str, str]:
+    """The two halves of the user message, before and after its attachments: the files, and what is said of them."""
     if list(files).count("-") > 1:
         raise UsageError("--file - was given twice", hint="stdin can be read once")
     prompt = None if prompt is None else as_text(prompt, "the prompt")
-    texts = [(name, _stdin_text() if name == "-" else _decoded(_file(name), f"--file {name}")) for name in files]
+    texts = [(name, file_text(name)) for name in files]
     piped = read_stdin() if use_stdin and "-" not in files else ""
     if not any(text.strip() for text in (prompt or "", piped, *(text for _, text in texts))):
         raise UsageError("the prompt is empty", hint='write: llmctl ask "..." (or pipe text in)')
     body = "\n\n".join(part for part in (prompt, piped) if part)
-    return "".join(_block(name, text) for name, text in texts) + body
+    return "".join(_block(name, text) for name, text in texts), body
 
 
 def _block(name: str, text: str) -> str:
@@ -45,30 +50,45 @@ def as_text(argument: str, where: str) -> str:
     """A command-line argument as text, whatever the locale decoded it with. Raises UsageError when it is not UTF-8."""
     if argument.isascii() or not any("\udc80" <= char <= "\udcff" for char in argument):
         return argument
-    return _decoded(os.fsencode(argument), where)
+    return decoded(os.fsencode(argument), where)
 
 
-def _file(name: str) -> bytes:
-    """The bytes of a regular file, or of the shell's `<(command)`, of at most MAX_INPUT."""
-    where = f"--file {one_line(name)}"
+def file_text(name: str) -> str:
+    """The text of a file of at most MAX_INPUT, or of stdin (`-`). Raises UsageError."""
+    if name == "-":
+        return _stdin_text()
+    return decoded(file_bytes(name), f"--file {name}")
+
+
+def file_bytes(name: str, option: str = "--file", most: int = MAX_INPUT) -> bytes:
+    """The bytes of a file of at most `most`, which `option` named. Raises UsageError."""
+    descriptor = opened(name, option)
+    try:
+        return _until_end(descriptor, f"{option} {one_line(name)}", most)
+    finally:
+        os.close(descriptor)
+
+
+def opened(name: str, option: str = "--file") -> int:
+    """The descriptor of a regular file, or of the shell's `<(command)`. Raises UsageError."""
+    where = f"{option} {one_line(name)}"
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO without a writer must not hang
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{where}: {reason}", hint="check the path") from error
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and name.startswith("/dev/")):
-            raise UsageError(f"{where}: not a regular file", hint="use `-f -` to read a pipe")
-        return _until_end(descriptor, where)
-    finally:
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and name.startswith("/dev/")):
         os.close(descriptor)
+        hint = "use `-f -` to read a pipe" if option == "--file" else "give a file"
+        raise UsageError(f"{where}: not a regular file", hint=hint)
+    return descriptor
 
 
-def _until_end(descriptor: int, where: str) -> bytes:
+def _until_end(descriptor: int, where: str, most: int = MAX_INPUT) -> bytes:
     """All bytes up to the end, also of a pipe that somebody made non-blocking: a part of a prompt is no prompt."""
     data = bytearray()
-    while len(data) <= MAX_INPUT:
+    while len(data) <= most:
         try:
             piece = os.read(descriptor, 1 << 20)
         except BlockingIOError:
@@ -79,12 +99,12 @@ def _until_end(descriptor: int, where: str) -> bytes:
         if not piece:
             return bytes(data)
         data += piece
-    raise UsageError(
-        f"{where} is over {MAX_INPUT >> 20} MiB", hint="no model's window holds that: cut it, or ask about parts of it"
-    )
+    hint = "no model's window holds that: cut it, or ask about parts of it"
+    raise UsageError(f"{where} is over {most >> 20} MiB", hint=hint)
 
 
-def _decoded(data: bytes, where: str) -> str:
+def decoded(data: bytes, where: str) -> str:
+    """`data` as text; `where` names it in the error. Raises UsageError when it is not UTF-8."""
     if b"\x00" in data:
         raise UsageError(f"{one_line(where)} is binary, not text", hint="a prompt is text in UTF-8")
     try:
@@ -107,7 +127,7 @@ def _stdin_text() -> str:
     if sys.stdin is None or sys.stdin.closed:
         return ""
     _announce_silence()
-    return _decoded(_until_end(sys.stdin.fileno(), "stdin"), "stdin")
+    return decoded(_until_end(sys.stdin.fileno(), "stdin"), "stdin")
 
 
 def _announce_silence(after_s: float = SILENCE_S) -> None:

@@ -125,6 +125,7 @@ class Answer:
     dropped: tuple[str, ...] = ()
     route: Mapping[str, Any] = field(default_factory=dict)
     parsed: Any = None
+    maker: str = ""
 
     @property
     def id(self) -> str:
@@ -176,6 +177,27 @@ class Answer:
         """Whether another than the primary answered."""
         return self.record.fallback
 
+    def as_message(self) -> dict[str, Any]:
+        """The OpenAI-shaped assistant turn, to be appended to `messages`, with all that the next turn needs.
+
+        What a model thought goes back to it in `thinking_blocks`, and the seal of a call's thought in its
+        `provider_specific_fields`, where LiteLLM keeps them too (docs.litellm.ai/docs/reasoning_content, 2026-11-20).
+        """
+        made = self.completion
+        message: dict[str, Any] = {"role": "assistant", "content": self.text or (None if made.tool_calls else "")}
+        if made.tool_calls:
+            message["tool_calls"] = [_call_row(call) for call in made.tool_calls]
+        if made.thoughts:
+            message["thinking_blocks"] = [
+                {"type": "redacted_thinking", "data": thought.redacted}
+                if thought.redacted
+                else {"type": "thinking", "thinking": thought.text, "signature": thought.signature}
+                for thought in made.thoughts
+            ]
+        if self.maker:
+            message["provider_specific_fields"] = {"maker": self.maker}
+        return message
+
     def as_json(self) -> dict[str, Any]:
         """The document that `ask --json` prints."""
         usage = self.usage
@@ -210,6 +232,11 @@ class Answer:
             "attempts": [attempt.as_json() for attempt in self.attempts],
             "route": dict(self.route),
         }
+
+
+def _call_row(call: ToolCall) -> dict[str, Any]:
+    row = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return {**row, "provider_specific_fields": {"thought_signature": call.signature}} if call.signature else row
 
 
 def _ms(value: float | None) -> float | None:

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from sys import float_info
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmctl.core.errors import UsageError
-from llmctl.core.types import Message, Params, Text, Tool
+from llmctl.core.catalog import MAX_RETRIES
+from llmctl.core.errors import ConfigInvalid, UsageError
+from llmctl.core.types import Message, Params, ResponseFormat, Text, Tool
+from llmctl.routing.call import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from llmctl.core.catalog import Settings
 
 T = TypeVar("T")
-_NO_NUMBERS = ("stop", "reasoning_effort", "parallel_tool_calls", "user", "extra")
+_MOST = 10**12
+RANGES: dict[str, tuple[type, float, float]] = {
+    "temperature": (float, 0, 2),
+    "max_tokens": (int, 1, _MOST),
+    "top_p": (float, 0, 1),
+    "top_k": (int, 1, _MOST),
+    "seed": (int, -(2**63), 2**63 - 1),
+    "presence_penalty": (float, -2, 2),
+    "frequency_penalty": (float, -2, 2),
+    "reasoning_tokens": (int, 0, _MOST),
+}
+"""The numbers among the parameters: their kind, the least and the most; a test compares them with the configuration."""
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_TYPES: dict[str, tuple[type, str]] = {
+    "parallel_tool_calls": (bool, "true or false"), "user": (str, "a text"), "extra": (Mapping, "an object"),
+}  # fmt: skip
 
 
 def messages_of(
@@ -48,14 +68,28 @@ def params_of(params: Params | None, parameters: Mapping[str, Any]) -> Params:
     if unknown:
         known = ", ".join(Params.__dataclass_fields__)
         raise UsageError(f"unknown option {unknown[0]!r}", hint=f"request parameters are: {known}")
-    stop = parameters.get("stop")
-    if stop is not None:
-        parameters = {**parameters, "stop": (stop,) if isinstance(stop, str) else tuple(stop)}
-    for name, value in parameters.items():
-        number = name not in _NO_NUMBERS and value is not None
-        if number and (not isinstance(value, (int, float)) or not isfinite(value)):
-            raise UsageError(f"{name}: {value!r} is not a number that can be sent", hint="give a finite number")
-    return replace(params or Params(), **{name: value for name, value in parameters.items() if value is not None})
+    checked = {name: _checked(name, value) for name, value in parameters.items() if value is not None}
+    return replace(params or Params(), **checked)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a parameter, if it is one that can be sent. Raises UsageError."""
+    if name == "stop":
+        stops = (value,) if isinstance(value, str) else value
+        if not isinstance(stops, (list, tuple)) or not all(isinstance(stop, str) and stop for stop in stops):
+            raise UsageError(f"stop: {value!r} is not a text, nor a list of texts", hint='such as "END"')
+        return tuple(stops)
+    if name == "reasoning_effort" and value not in EFFORTS:
+        raise UsageError(f"reasoning_effort: {value!r} is not an effort", hint=f"one of {', '.join(EFFORTS)}")
+    if name in RANGES:
+        kind, least, most = RANGES[name]
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not fits or not isfinite(value) or not least <= value <= most:
+            what = f"{name}: {value!r} is not a {'whole ' if kind is int else ''}number that can be sent"
+            raise UsageError(what, hint=f"{least:g} to {most:g}")
+    if name in _TYPES and not isinstance(value, _TYPES[name][0]):
+        raise UsageError(f"{name}: {value!r} is not {_TYPES[name][1]}", hint="see `llmctl ask --help`")
+    return value
 
 
 def within(name: str, value: T, most: float = float_info.max) -> T:
@@ -66,13 +100,42 @@ def within(name: str, value: T, most: float = float_info.max) -> T:
     return value
 
 
-def tools_of(tools: Sequence[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    """Canonical tools from the OpenAI shape. Raises UsageError."""
-    if not tools:
+def policy_of(
+    settings: Settings, retries: int | None, timeout: float | None, max_wait: float | None, *, restart: bool = False
+) -> Policy:
+    """The bounds of a call: the caller's own, else the configured ones. Raises UsageError.
+
+    Raises ConfigInvalid under a budget that refuses, which this version cannot keep.
+    """
+    if settings.budget_refuses:
+        raise ConfigInvalid(
+            "[budget] cannot be kept by this version, so nothing is asked under it",
+            hint='take it out, or set on_exceed = "warn", which has no effect yet',
+        )
+    return Policy(
+        retries=settings.retries if retries is None else within("retries", retries, MAX_RETRIES),
+        tries=settings.tries,
+        patience_s=settings.patience_s,
+        max_wait_s=settings.max_wait_s if max_wait is None else within("max_wait", max_wait),
+        total_s=settings.total_s if timeout is None else within("timeout", timeout),
+        restart=restart,
+    )
+
+
+def tags_of(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """The tags of a call. Raises UsageError."""
+    if any(not isinstance(word, str) for pair in (tags or {}).items() for word in pair):
+        raise UsageError("tags are texts", hint='tags={"team": "web"}')
+    return dict(tags or {})
+
+
+def tools_of(tools: Sequence[Mapping[str, Any]], functions: Sequence[Mapping[str, Any]] = ()) -> tuple[Tool, ...]:
+    """Canonical tools from the OpenAI shape, and from `functions`, as it had them before. Raises UsageError."""
+    if not tools and not functions:
         return ()
     from llmctl.wire import openai_shape
 
-    return openai_shape.tools_of(tools)
+    return (*openai_shape.tools_of(tools), *openai_shape.tools_of([{"function": each} for each in functions]))
 
 
 def tool_choice_of(choice: str | Mapping[str, Any] | None) -> str | None:
@@ -82,3 +145,22 @@ def tool_choice_of(choice: str | Mapping[str, Any] | None) -> str | None:
     from llmctl.wire import openai_shape
 
     return openai_shape.tool_choice_of(choice)
+
+
+def shape_of(schema: Any, response_format: Mapping[str, Any] | None) -> ResponseFormat | None:
+    """The shape that the answer must have, with a schema that can be checked. Raises UsageError."""
+    if schema is None and response_format is None:
+        return None
+    if schema is not None and response_format is not None:
+        raise UsageError("schema and response_format exclude each other", hint="give one of them")
+    from llmctl.run.conform import check_schema, is_strict
+    from llmctl.wire import openai_shape
+
+    wanted = ResponseFormat("json_schema", schema)
+    if response_format is not None:
+        shape = openai_shape.response_format_of(response_format)
+        if shape is None or shape.kind == "json":
+            return shape
+        wanted = shape
+    checked = check_schema(wanted.schema)
+    return replace(wanted, schema=checked, strict=wanted.strict and is_strict(checked))

@@ -17,6 +17,7 @@ from llmctl.core.errors import (
     ConnectionFailed,
     ContentFiltered,
     DeadlineExceeded,
+    InvalidRequest,
     LlmctlError,
     ProviderError,
     StreamTruncated,
@@ -24,7 +25,8 @@ from llmctl.core.errors import (
     Unavailable,
 )
 from llmctl.core.redact import MASK, StreamMask, redact
-from llmctl.core.types import Event, Fold, ToolCallDelta
+from llmctl.core.types import Event, Fold, ToolCallDelta, readable_by
+from llmctl.wire import emulate
 from llmctl.wire.base import load
 from llmctl.wire.headers import request_id
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Deployment
     from llmctl.core.types import Completion, Request
     from llmctl.run.ports import Clock, Response, Transport
-    from llmctl.wire.base import Endpoint
+    from llmctl.wire.base import Endpoint, Wire
 
 MAX_ERROR_BODY = 64 << 10
 LINGER_S = 2.0
@@ -56,16 +58,25 @@ class Limits:
 class AttemptRun:
     """One try at one deployment. When `events()` has ended, the measurements say how it went."""
 
-    def __init__(self, deployment: Deployment, request: Request, endpoint: Endpoint, limits: Limits) -> None:
+    def __init__(
+        self, deployment: Deployment, request: Request, endpoint: Endpoint, limits: Limits, wire: Wire | None = None
+    ) -> None:
+        """`wire` stands in for that of the provider's protocol."""
         self.deployment = deployment
         self.fold = Fold()
         self.status: int | None = None
         self.request_id = ""
         self.first_token_s: float | None = None
+        self.finish_said = self.terminated = self.left_open = False
+        """Of a stream: whether it gave its finish reason, said that nothing follows, and stayed open after its end."""
+        request = replace(request, messages=readable_by(deployment.maker, request.messages))
+        self._shape: emulate.Reading | None = None
+        if emulate.needed(request, deployment):
+            self._shape, request = emulate.Reading(request), emulate.emulated(request, deployment)
         self._request = request
         self._endpoint = endpoint
         self._limits = limits
-        self._wire = load(deployment.provider.protocol)
+        self._wire = wire or load(deployment.provider.protocol)
         self._encoded = self._wire.encode(request, deployment, endpoint)
         self._masks: defaultdict[str | int, StreamMask] = defaultdict(lambda: StreamMask(endpoint.key))
         self._started = 0.0
@@ -75,6 +86,16 @@ class AttemptRun:
     def dropped(self) -> tuple[str, ...]:
         """The parameters that this provider cannot take."""
         return self._encoded.dropped
+
+    def check_strictly(self) -> None:
+        """Raises InvalidRequest where this provider cannot take some of the parameters."""
+        if self.dropped:
+            error = InvalidRequest(
+                f"{self.deployment.served_by} takes no {', '.join(self.dropped)}",
+                hint="leave it out, or ask without --strict-params",
+            )
+            error.provider, error.model = self.deployment.provider.name, self.deployment.model
+            raise error
 
     def completion(self) -> Completion:
         """What has come so far; what the server says of itself is masked."""
@@ -98,21 +119,27 @@ class AttemptRun:
                         yield self._noted(event, clock)
                     if decoder.done:
                         break
+                self.finish_said, self.terminated = self.fold.finish_reason is not None, decoder.done
                 for event in decoder.end():
                     yield self._noted(event, clock)
             self._check_finish()
         except LlmctlError as error:
-            if (rest := self._rest()).shows:
+            if (rest := self._shaped(self._rest(), last=True)).shows:
                 self.fold.add(rest)
                 yield rest
             self._present(error)
             raise
         except BaseException:
-            self.fold.add(self._rest())
+            self.fold.add(self._shaped(self._rest(), last=True))
             raise
 
     async def _open(self, stack: AsyncExitStack, transport: Transport, clock: Clock) -> Response:
-        sending = transport.send(self._encoded.http, self.deployment, connect_s=self._limits.connect_s)
+        http = self._encoded.http
+        if self._endpoint.aws:
+            from llmctl.run.sign import signed
+
+            http = signed(http, self._endpoint.aws, clock.now())
+        sending = transport.send(http, self.deployment, connect_s=self._limits.connect_s)
         now = clock.monotonic()
         try:
             async with clock.timeout(self._left(now)):
@@ -135,6 +162,7 @@ class AttemptRun:
                         chunk = await anext(chunks, None)
                 except TimeoutError as error:
                     if self.fold.finish_reason:
+                        self.left_open = True
                         return
                     raise self._timed_out(now) from error
                 except ProviderError as error:
@@ -162,8 +190,10 @@ class AttemptRun:
                 refusal=event.refusal + rest.refusal,
                 tool_calls=event.tool_calls + rest.tool_calls,
             )
+        shows = event.shows
+        event = self._shaped(event)
         self.fold.add(event)
-        if event.shows:
+        if shows:
             self._patience_s = self._limits.idle_s
             if self.first_token_s is None:
                 self.first_token_s = clock.monotonic() - self._started
@@ -181,12 +211,21 @@ class AttemptRun:
             for kind, piece in (("text", event.text), ("reasoning", event.reasoning), ("refusal", event.refusal))
         )
         calls = tuple(
-            replace(call, arguments=self._masks[call.index].feed(call.arguments, last=last))
+            replace(
+                call,
+                id=call.id and self._masked(call.id),
+                name=call.name and self._masked(call.name),
+                arguments=self._masks[call.index].feed(call.arguments, last=last),
+            )
             for call in event.tool_calls
         )
         if (text, reasoning, refusal, calls) == (event.text, event.reasoning, event.refusal, event.tool_calls):
             return event
         return replace(event, text=text, reasoning=reasoning, refusal=refusal, tool_calls=calls)
+
+    def _shaped(self, event: Event, *, last: bool = False) -> Event:
+        """What `event` is to the caller, where the answer's shape was asked for through a tool."""
+        return self._shape.read(event, last=last) if self._shape else event
 
     def _rest(self) -> Event:
         """What is still held back when the answer ends."""
@@ -250,11 +289,9 @@ class AttemptRun:
         error.args = (error.message,)
 
     def _masked(self, text: str) -> str:
-        """`text` without the key, nor what is left of it where a body or a header was cut to a snippet."""
-        key = self._endpoint.key
-        text = redact(text, (key,))
-        value = key.reveal()
-        for size in range(len(value) - 1, _SHORTEST_CUT - 1, -1):
-            if value[:size] in text:
-                return text.replace(value[:size], MASK)
+        """`text` without any secret, nor what is left of one where a body or a header was cut to a snippet."""
+        text = redact(text, self._endpoint.secrets)
+        for value in (secret.reveal() for secret in self._endpoint.secrets):
+            cut = next((n for n in range(len(value) - 1, _SHORTEST_CUT - 1, -1) if value[:n] in text), 0)
+            text = text.replace(value[:cut], MASK) if cut else text
         return text

@@ -7,16 +7,16 @@ written before the first byte leaves and completed at the end, whatever the end 
 from __future__ import annotations
 
 import asyncio
-import json
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import MATRIX, AnswerRejected, LlmctlError, UsageError
+from llmctl.core.errors import MATRIX, LlmctlError, Unauthorized, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
 from llmctl.core.snapshot import Snapshot
 from llmctl.core.tokens import estimate
-from llmctl.core.types import Completion, Params, Usage
+from llmctl.core.types import Completion, Event, Params, Usage
 from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
 from llmctl.run.attempt import AttemptRun, Limits
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Hooks, Waiting
@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 
     from llmctl.core.catalog import Deployment, Settings
     from llmctl.core.record import State
-    from llmctl.core.types import Event, Request
+    from llmctl.core.types import Request
     from llmctl.routing.plan import Plan
+    from llmctl.run.conform import Conformed
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.ports import Clock, Ledger, Transport
 
 INCOMPLETE = MATRIX["AnswerIncomplete"].exit
 _ESTIMATED_CHARS = 1 << 18
+_KEPT_CHARS = 200
+"""How much of the texts to embed the ledger keeps: enough to know them again, where a corpus would swell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Ask:
     buffered: bool = False
     fixed_deadline: bool = False
     """Whether the caller set the total deadline, so that it is not stretched for a slow local model."""
+    strict_params: bool = False
+    """Whether a parameter that a target cannot take is refused, instead of left out and said."""
 
 
 class Engine:
@@ -108,7 +113,12 @@ class CallRun:
         self._waited_s = 0.0
         self._shown = False
         self._begun = False
-        self._parsed: Any = None
+        self._conformed: Conformed | None = None
+
+    @property
+    def last(self) -> AttemptRun | None:
+        """The last attempt, as far as it came."""
+        return self._last
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The answer's events. Raises the error the call ended in; then `answer` stays None."""
@@ -124,7 +134,6 @@ class CallRun:
             async with aclosing(self._steps()) as steps:
                 async for event in steps:
                     yield event
-            self._parsed = self._parse()
         except LlmctlError as raised:
             error = raised
             raised.attempts = tuple(self.attempts)
@@ -168,8 +177,10 @@ class CallRun:
                 send.deployment,
                 _with_defaults(self.ask.request, send.deployment.params),
                 await engine.endpoints.resolve_async(send.deployment),
-                _limits(engine.settings, send.deployment, self._prompt_tokens, send.remaining_s),
+                _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
             )
+            if self.ask.strict_params:
+                run.check_strictly()
             engine.hooks.tell(
                 AttemptStarted(send.n, send.role, send.deployment.served_by, run.dropped, restarts=self._shown)
             )
@@ -194,9 +205,15 @@ class CallRun:
             if self._last and self._last.first_token_s is not None:
                 self._first_token_ms = (began - self._began + self._last.first_token_s) * 1000
         failed = error if isinstance(error, LlmctlError) else None
+        if isinstance(failed, Unauthorized):
+            engine.endpoints.forget(send.deployment)
         self.call.heard(Failed(failed, engine.clock.now()) if failed else Ended())
         engine.hooks.tell(AttemptEnded(attempt, failed))
-        if failed is None:
+        if failed is None and self._last is not None:
+            self._conformed = self._judged(self._last)
+            if self._conformed is not None and self.ask.buffered:
+                yield Event(text=self._conformed.text)
+                held = [replace(event, text="") for event in held]
             for event in held:
                 yield event
 
@@ -225,8 +242,9 @@ class CallRun:
 
     def _usage(self, run: AttemptRun) -> Usage | None:
         """The usage the provider reported; an estimate where it began to answer and never said; else None."""
-        if run.fold.usage is not None:
-            return run.fold.usage
+        said = run.fold.usage
+        if said is not None and not said.estimated:
+            return said
         completion = run.fold.completion()
         made = sum(
             _estimate(text)
@@ -238,7 +256,9 @@ class CallRun:
             )
         )
         if not made and run.fold.finish_reason is None:
-            return None
+            return said
+        if said is not None:  # of an answer that broke off: what was counted until then
+            return replace(said, output_tokens=max(made, said.output_tokens))
         return Usage(self._prompt_tokens, made, estimated=True)
 
     async def _finish(self, error: BaseException | None) -> None:
@@ -246,6 +266,9 @@ class CallRun:
         engine, run = self._engine, self._last
         latency_s = engine.clock.monotonic() - self._began
         completion = replace(run.completion(), usage=self._used) if run else Completion()
+        parsed = None
+        if self._conformed is not None:
+            completion, parsed = replace(completion, text=self._conformed.text), self._conformed.document
         spent_s = sum(attempt.latency_ms or 0.0 for attempt in self.attempts) / 1000 + self._waited_s
         state, exit_code = _state(error, completion, self.ask.request, self.exit_if_stopped)
         served = run.deployment if run and (error is None or completion.text) else None
@@ -270,32 +293,30 @@ class CallRun:
         )
         attempts = tuple(self.attempts)
         if error is None:
-            dropped = run.dropped if run else ()
-            waited_ms = self._waited_s * 1000
-            self.answer = Answer(self.record, completion, attempts, waited_ms, dropped, self._route(), self._parsed)
+            self.answer = Answer(
+                record=self.record,
+                completion=completion,
+                attempts=attempts,
+                waited_ms=self._waited_s * 1000,
+                dropped=run.dropped if run else (),
+                route=self._route(),
+                parsed=parsed,
+                maker=run.deployment.maker if run else "",
+            )
         text: str | None = completion.text or completion.refusal
         if not self.ask.keep_text:  # a provider's message may quote the prompt or the answer: the class says enough
             text, attempts = None, tuple(replace(attempt, error=None) for attempt in attempts)
         await engine.ledger.complete(self.record, attempts, text)
         engine.hooks.tell(CallEnded(self.record, error))
 
-    def _parse(self) -> Any:
-        """The document of a whole answer that had to be JSON. Raises AnswerRejected when it is not."""
-        fold = self._last.fold if self._last else None
-        if self.ask.request.response_format is None or fold is None or fold.finish_reason != "stop":
+    def _judged(self, run: AttemptRun) -> Conformed | None:
+        """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not."""
+        wanted = self.ask.request.response_format
+        if wanted is None or run.fold.finish_reason != "stop":
             return None
-        completion = fold.completion()
-        error = AnswerRejected("the answer is not JSON", hint="ask again, or ask a model that keeps to it")
-        if completion.refusal:
-            error = AnswerRejected(f"the model refused: {completion.refusal}", hint="rephrase the prompt")
-        else:
-            with suppress(ValueError, RecursionError):
-                return json.loads(completion.text, parse_constant=_no_number)
-        assert self._last is not None, "there is a fold"
-        deployment = self._last.deployment
-        error.provider, error.model = deployment.provider.name, deployment.model
-        error.partial_text = completion.text
-        raise error
+        from llmctl.run.conform import judged
+
+        return judged(run.completion(), wanted, run.deployment)
 
     def _route(self) -> dict[str, Any]:
         links = len(self.ask.plan.links)
@@ -305,12 +326,10 @@ class CallRun:
         return {"strategy": "ordered", "reason": reason, "complexity": None}
 
 
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
-
-
 def estimate_prompt(request: Request) -> int:
     """The estimated input tokens of a request: its text, its tools, and four tokens a message for the roles."""
+    if request.inputs:
+        return sum(map(_estimate, request.inputs))
     text = sum(estimate(m.text) + sum(estimate(c.arguments) for c in m.tool_calls) + 4 for m in request.messages)
     return text + sum(estimate(f"{t.name} {t.description} {t.parameters}") for t in request.tools)
 
@@ -332,14 +351,20 @@ def _total_s(ask: Ask, prompt_tokens: int) -> float:
     return total_s + first_token_s(prompt_tokens)
 
 
-def _limits(settings: Settings, deployment: Deployment, prompt_tokens: int, total_s: float) -> Limits:
-    """The time limits of one attempt: a longer first token where the model reasons, or reads slowly."""
+def _limits(settings: Settings, send: Send, prompt_tokens: int, *, streams: bool) -> Limits:
+    """The time limits of one attempt: a longer first token where the model reasons, or reads slowly.
+
+    What comes whole, such as vectors, has the total only.
+    """
+    deployment = send.deployment
+    if not streams:
+        return Limits(settings.connect_s, inf, inf, send.remaining_s)
     wait_s = settings.first_token_reasoning_s if deployment.reasoning else settings.first_token_s
     if deployment.is_local:
         from llmctl.run.local import first_token_s
 
         wait_s = max(wait_s, first_token_s(prompt_tokens))
-    return Limits(settings.connect_s, wait_s, settings.idle_s, total_s)
+    return Limits(settings.connect_s, wait_s, settings.idle_s, send.remaining_s)
 
 
 def _with_defaults(request: Request, defaults: Params) -> Request:
@@ -372,9 +397,9 @@ def _state(
 
 
 def is_whole(finish_reason: str | None, request: Request) -> bool:
-    """Whether an answer that ended so is whole: also when it was cut by the caller's own `max_tokens`."""
+    """Whether an answer that ended so is whole: also a text that was cut by the caller's own `max_tokens`."""
     return finish_reason in ("stop", "tool_calls") or (
-        finish_reason == "length" and request.params.max_tokens is not None
+        finish_reason == "length" and request.params.max_tokens is not None and request.response_format is None
     )
 
 
@@ -387,7 +412,13 @@ def _cost(attempts: list[Attempt]) -> int | None:
 
 
 def _transcript(request: Request) -> str:
-    """The prompt as the ledger keeps it: a lone user message as it is, a conversation with its roles."""
+    """The prompt as the ledger keeps it: a lone user message as it is, a conversation with its roles.
+
+    Of texts to embed it is how many they are, and how they begin.
+    """
+    if request.inputs:
+        heads = " | ".join(text[:_KEPT_CHARS] for text in request.inputs[:_KEPT_CHARS])
+        return f"{len(request.inputs)} to embed: {heads[:_KEPT_CHARS]}"
     messages = request.messages
     if len(messages) == 1:
         return messages[0].text

@@ -96,6 +96,8 @@ def parse(words: list[str]) -> None:
 
 def test_the_examples_of_ask_are_accepted_as_a_dry_run(cli):
     (cli.root / "notes.txt").write_text("notes")
+    (cli.root / "person.json").write_text('{"type": "object"}')
+    (cli.root / "card.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     env = {"OPENAI_API_KEY": "k" * 20}
     for line in examples(LEAVES["ask"]):
         (words,) = llmctl_words(line)

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from llmctl.cli.context import Context
 from llmctl.cli.models import app
 from llmctl.core.build import build
+from llmctl.core.catalog import Provider
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, UsageError
+from llmctl.core.support import supports
 
 if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog
@@ -146,6 +148,17 @@ def test_tables_have_a_header_and_a_line_for_each(tmp_path: Path) -> None:
     assert len(run("list", "--providers", home=tmp_path).splitlines()) == 6
     links = [line.split("\t")[:3] for line in run("show", "team", home=tmp_path).splitlines()[1:]]
     assert [link[0] for link in links] == ["1", "1", "1", "2", "3"]
+
+
+def test_what_a_provider_supports_is_told_with_groups_and_with_providers(tmp_path: Path) -> None:
+    provider = group(run("list", "--providers", "--json", home=tmp_path), "openai")
+    deployment = group(run("list", "--json", home=tmp_path), "paid")["deployments"][0]
+    shown = run("show", "paid", "--json", home=tmp_path)["deployments"][0]
+    assert provider["supports"] == deployment["supports"] == shown["supports"] == supports(Provider("openai"))
+    header, *lines = [line.split("\t") for line in run("list", "--providers", home=tmp_path).splitlines()]
+    cells = {line[0]: line[header.index("supports")] for line in lines}
+    assert cells["openai"].startswith("text stream tools schema=native images?")
+    assert cells["local"] == "text stream schema=native"
 
 
 def test_embedded_model_is_ready_only_with_its_weights(tmp_path: Path) -> None:

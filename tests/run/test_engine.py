@@ -6,6 +6,7 @@ import asyncio
 import gc
 import random
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +190,33 @@ def test_usage_is_estimated_and_marked_when_the_provider_gives_none() -> None:
     assert answer.usage.input_tokens > 0
     assert answer.usage.output_tokens > 0
     assert answer.cost_usd is not None
+
+
+def test_a_count_that_was_only_a_start_is_no_less_than_what_has_come() -> None:
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 12, "output_tokens": 1}}}
+    said = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word " * 500}}
+    broken = Reply(headers={"content-type": "text/event-stream"}, chunks=(sse(start), sse(said)))
+    config = CONFIG | {"models": {"solo": {"model": "anthropic/claude-sonnet-4-5"}}}
+    world = World(broken, config={**config, "providers": {"anthropic": {"api_key": KEY}}})
+    (attempt,) = world.fail(retries=0).attempts
+    assert attempt.input_tokens == 12
+    assert attempt.output_tokens == pytest.approx(500, rel=0.1)
+
+
+@pytest.mark.parametrize(("model", "kept"), [("gemini/gemini-3-pro", False), ("anthropic/claude-sonnet-4-5", True)])
+def test_a_thought_goes_back_only_to_whoever_made_it(model: str, kept: bool) -> None:
+    turn = {
+        "role": "assistant",
+        "content": "x",
+        "thinking_blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}],
+        "provider_specific_fields": {"maker": "anthropic"},
+    }
+    asked = [{"role": "user", "content": "a"}, turn, {"role": "user", "content": "b"}]
+    keys = {name: {"api_key": KEY} for name in ("gemini", "anthropic")}
+    world = World(Reply.refusal(400), config={"providers": keys})
+    with pytest.raises(LlmctlError):
+        world.run(lambda: world.client.acomplete(messages=asked, model=model))
+    assert (b"hm" in world.transport.requests[0].body) is kept
 
 
 def test_enormous_answer_is_estimated_in_proportion() -> None:
@@ -702,6 +730,80 @@ def test_an_answer_under_a_schema_is_parsed_and_one_that_is_no_json_is_rejected(
     error = bad.fail(schema={"type": "object"})
     assert (error.kind, error.exit_code) == ("AnswerRejected", 10)
     assert [record.state for record in bad.ledger.rows.values()] == ["failed"]
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+
+
+def test_an_answer_is_checked_against_the_schema_and_only_a_good_one_is_shown() -> None:
+    fenced = World(Reply.stream("```json\n", '{"n": 1}\n```'))
+    assert fenced.stream(schema=SCHEMA) == ('{"n": 1}', None)
+    shown, error = World(Reply.stream('{"n": ', '"x"}')).stream(schema=SCHEMA)
+    assert error is not None
+    assert (shown, error.kind, error.partial_text) == ("", "AnswerRejected", '{"n": "x"}')
+    assert error.message.startswith("openai/a: the answer does not meet the schema at $.n")
+    assert [attempt.outcome for attempt in error.attempts] == ["ok"]
+
+
+def test_an_answer_that_does_not_meet_the_schema_is_not_asked_for_again() -> None:
+    world = World(Reply.stream("no"), OK)
+    assert world.fail("pair", schema=SCHEMA).exit_code == 10
+    assert len(world.transport.requests) == 1
+
+
+def test_a_cut_answer_under_a_schema_is_incomplete_whoever_set_the_limit() -> None:
+    world = World(Reply.stream('{"n":', finish="length"))
+    answer = world.complete(schema=SCHEMA, max_tokens=1)
+    assert (answer.record.state, answer.record.exit_code, answer.parsed) == ("incomplete", 8, None)
+
+
+def test_any_json_object_may_be_asked_for() -> None:
+    world = World(Reply.stream('{"a": 1}'))
+    assert world.complete(response_format={"type": "json_object"}).parsed == {"a": 1}
+    assert world.transport.bodies()[0]["response_format"] == {"type": "json_object"}
+    assert World(Reply.stream("[1]")).fail(response_format={"type": "json_object"}).kind == "AnswerRejected"
+
+
+def test_a_provider_is_held_to_the_schema_only_where_the_schema_is_closed() -> None:
+    world = World(Reply.stream('{"n": 1}'))
+    world.complete(schema=SCHEMA)
+    world.complete(schema={"type": "object"})
+    assert [b["response_format"]["json_schema"]["strict"] for b in world.transport.bodies()] == [True, False]
+
+
+def called(*pieces: str, name: str = "answer") -> Reply:
+    """A stream of one tool call whose arguments come in pieces, slowly."""
+    rows = [{"index": 0, "id": "c", "function": {"name": name, "arguments": ""}}]
+    rows += [{"index": 0, "function": {"arguments": piece}} for piece in pieces]
+    events = [chunk({"tool_calls": [row]}) for row in rows]
+    return replace(spoken(*events, chunk({}, "tool_calls")), gap_s=20.0)
+
+
+TOOLED = {**CONFIG, "models": {"solo": {"model": "openai/a", "capabilities": ["tools"]}}}
+
+
+def test_a_schema_is_asked_through_a_tool_where_the_model_has_none_and_its_pieces_keep_the_clocks_still() -> None:
+    world = World(called('{"va', 'lue": [1,', " 2]", "}"), config=TOOLED)
+    answer = world.complete(schema={"type": "array", "items": {"type": "integer"}})
+    assert (answer.text, answer.parsed, answer.finish_reason, answer.tool_calls) == ("[1, 2]", [1, 2], "stop", ())
+    (body,) = world.transport.bodies()
+    assert "response_format" not in body
+    assert body["tool_choice"]["function"]["name"] == body["tools"][0]["function"]["name"] == "answer"
+
+
+def test_what_had_come_of_an_answer_through_a_tool_is_its_partial_text() -> None:
+    reply = replace(called('{"n": '), chunks=called('{"n": ').chunks[:-1])
+    error = World(reply, config=TOOLED).fail(schema=SCHEMA, retries=0)
+    assert (error.kind, error.partial_text) == ("StreamTruncated", '{"n": ')
+
+
+def test_strict_parameters_refuse_what_a_target_cannot_take() -> None:
+    world = World(OK)
+    assert world.complete(top_k=3).dropped == ("top_k",)
+    error = world.fail(top_k=3, strict_params=True)
+    assert (error.kind, error.exit_code, error.provider, error.model) == ("InvalidRequest", 5, "openai", "a")
+    assert "openai/a takes no top_k" in error.message
+    assert len(world.transport.requests) == 1
 
 
 def test_nothing_is_asked_under_a_budget_that_cannot_be_kept_yet() -> None:
