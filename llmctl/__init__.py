@@ -12,19 +12,22 @@ from __future__ import annotations
 TYPE_CHECKING = False  # typing.TYPE_CHECKING without the import of typing: 5 ms on every start
 if TYPE_CHECKING:
     from llmctl._version import __version__
-    from llmctl.client import Client, complete, stream
+    from llmctl.client import Client, complete, embed, stream
     from llmctl.core import errors
     from llmctl.core.record import Answer
     from llmctl.core.types import Event
+    from llmctl.run.embedding import Embeddings
 
-__all__ = ["Answer", "Client", "Event", "__version__", "complete", "errors", "stream"]
+__all__ = ["Answer", "Client", "Embeddings", "Event", "__version__", "complete", "embed", "errors", "stream"]
 
 _HOMES = {
     "Answer": "llmctl.core.record",
     "Client": "llmctl.client",
+    "Embeddings": "llmctl.run.embedding",
     "Event": "llmctl.core.types",
     "__version__": "llmctl._version",
     "complete": "llmctl.client",
+    "embed": "llmctl.client",
     "stream": "llmctl.client",
 }
 

@@ -56,6 +56,14 @@ class Reply:
         return cls(headers={"content-type": "text/event-stream"}, chunks=tuple(chunks), **how)
 
     @classmethod
+    def vectors(cls, *vectors: Sequence[float], tokens: int | None = 7, **how: Any) -> Reply:
+        """An OpenAI-shaped embeddings answer; without `tokens` it does not say how many there were."""
+        rows = [{"index": n, "embedding": list(vector)} for n, vector in enumerate(vectors)]
+        used = {} if tokens is None else {"usage": {"prompt_tokens": tokens}}
+        body = json.dumps({"model": "scripted", "data": rows, **used}).encode()
+        return cls(headers={"content-type": "application/json"}, chunks=(body,), **how)
+
+    @classmethod
     def refusal(cls, status: int, message: str = "no", headers: Mapping[str, str] | None = None, **error: Any) -> Reply:
         """An OpenAI-shaped error of `status`; `error` adds fields such as `code`."""
         body = json.dumps({"error": {"message": message, **error}}).encode()

@@ -63,7 +63,7 @@ class SqliteLedger:
     async def complete(self, record: CallRecord, attempts: Sequence[Attempt], answer: str | None) -> None:
         """Complete the row at the end of the call, whatever the end is; done even if the wait is cancelled."""
         entry = ended(record, attempts, answer)
-        await self._worker.run(lambda: self._complete(entry))
+        await self._worker.run(lambda: self._complete(entry), to_the_end=True)
 
     def begin_now(self, record: CallRecord, prompt: str | None) -> None:
         """`begin`, for callers without an event loop."""

@@ -75,9 +75,12 @@ class Worker:
             raise error
         return value  # type: ignore[no-any-return]
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """What `work()` returns or raises, awaited from any event loop. Cancelling the wait does not stop the work."""
-        from asyncio import get_running_loop
+    async def run(self, work: Callable[[], T], *, to_the_end: bool = False) -> T:
+        """What `work()` returns or raises, awaited from any event loop. Cancelling the wait does not stop the work.
+
+        `to_the_end` lets the first cancellation wait for it too, because whoever cancels may be about to leave.
+        """
+        from asyncio import CancelledError, get_running_loop, shield
 
         loop = get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -89,7 +92,13 @@ class Worker:
                 return
 
         self._give(_Job(work, deliver))
-        return await future
+        if not to_the_end:
+            return await future
+        try:
+            return await shield(future)
+        except CancelledError:
+            await future
+            raise
 
     def close(self) -> None:
         """Finish the jobs given so far and end the thread; a later job begins a new one."""

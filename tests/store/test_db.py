@@ -479,3 +479,28 @@ def test_processes_that_leave_without_closing_do_not_let_the_journal_grow(tmp_pa
     assert (len(sizes), done.stderr) == (200, "")
     assert max(sizes) < 1_200_000
     assert rows(tmp_path / "x.db") == 200
+
+
+def test_whoever_is_cancelled_while_a_job_runs_to_the_end_waits_for_it() -> None:
+    """A cancelled command leaves the process next: its row would stay as it was begun."""
+    worker, begun, release, done = Worker("test"), threading.Event(), threading.Event(), []
+
+    def job() -> None:
+        begun.set()
+        release.wait(30)
+        done.append(1)
+
+    async def cancelled() -> list[int]:
+        waiting = asyncio.create_task(worker.run(job, to_the_end=True))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        release.set()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled()
+        return list(done)
+
+    assert asyncio.run(cancelled()) == [1]
+    worker.close()

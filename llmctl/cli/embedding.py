@@ -1,0 +1,86 @@
+"""Running one `embed`: texts in, vectors out as they come, notes to stderr; it stops as `answering` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from llmctl.cli.answering import EXIT_PIPE, Stop
+from llmctl.cli.notes import Notes
+from llmctl.cli.output import Out
+from llmctl.cli.vectors import WRITERS, Lines, Target
+from llmctl.client import Client
+from llmctl.core.errors import LlmctlError, OutputFailed, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llmctl.cli.context import Context
+    from llmctl.cli.texts import Item
+    from llmctl.cli.vectors import Row, Writer
+    from llmctl.run.embedding import EmbedRun
+
+    Ids = deque[str | int]
+
+
+def write_vectors(
+    context: Context, items: Iterator[Item], options: dict[str, Any], shape: str, output: str | None, *, quiet: bool
+) -> int:
+    """The exit code of a run whose vectors have been written. Raises the error it ended in."""
+    out = Out()
+    if shape == "npy" and output is None and out.terminal:
+        raise UsageError("a NumPy file is nothing for a terminal", hint="name a file with -o, or redirect stdout")
+    notes = Notes(out, quiet=quiet, verbose=False)
+    client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
+    ids: Ids = deque()
+    run = client.embedding(_noted(items, ids), **options)
+    try:
+        with Target(output, out) as target:
+            return asyncio.run(_run(run, ids, WRITERS[shape](target), notes, out))
+    finally:
+        notes.end(client)
+
+
+def _noted(items: Iterator[Item], ids: Ids) -> Iterator[str]:
+    """The texts, whose ids are kept until their vectors have come: their own, else their number, from 0."""
+    for n, (key, text) in enumerate(items):
+        ids.append(n if key is None else key)
+        yield text
+
+
+async def _run(run: EmbedRun, ids: Ids, writer: Writer, notes: Notes, out: Out) -> int:
+    stop = Stop(run, out)
+    notes.watch()
+    written = 0
+    try:
+        async with aclosing(run.vectors()) as several:
+            async for vectors in several:
+                notes.erase()
+                _add(writer, [(ids.popleft(), vector) for vector in vectors], run)
+                written += len(vectors)
+        writer.end(run.result())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        if not stop.exit_code:
+            raise
+        return stop.exit_code
+    except LlmctlError as error:
+        if written and isinstance(writer, Lines):
+            error.message += f" ({written} vectors were written before it)"
+        raise
+    finally:
+        notes.erase()
+    return 0
+
+
+def _add(writer: Writer, rows: list[Row], run: EmbedRun) -> None:
+    try:
+        writer.add(rows)
+    except BrokenPipeError:
+        run.exit_if_stopped = EXIT_PIPE
+        raise
+    except (OSError, OutputFailed) as error:
+        failed = error if isinstance(error, OutputFailed) else OutputFailed(f"the vectors cannot be written: {error}")
+        run.exit_if_stopped = failed.exit_code
+        raise failed from error
