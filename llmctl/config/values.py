@@ -15,6 +15,7 @@ from llmctl.core.errors import UsageError
 from llmctl.core.when import parse_duration
 
 _CENTURY_S = 100 * 365.25 * 86400
+_HOP_BY_HOP = ("connection", "content-length", "expect", "te", "trailer", "transfer-encoding", "upgrade")
 MOST = 10**12  # no limit, window or count is larger; a longer number is a slip, and would not fit SQLite either
 
 
@@ -54,6 +55,12 @@ def _header(value: str) -> str:
         hint = 'put a token of a command or a file into api_key, with auth = "bearer" where it needs that'
         raise PydanticCustomError("header", 'takes text or "env:NAME" only', {"hint": hint})
     return value
+
+
+def _header_name(name: str) -> str:
+    if name.lower() in _HOP_BY_HOP:
+        raise PydanticCustomError("header", "says how a request is sent, which llmctl does", {"hint": "leave it out"})
+    return name
 
 
 def _address(value: str) -> str:
@@ -114,7 +121,7 @@ Credential = Annotated[str, Field(max_length=10_000), AfterValidator(_credential
 Address = Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
 Feature = Literal["tools", "images", "documents", "reasoning"]
 Auth = Literal["bearer", "key"]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=100)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=100), AfterValidator(_header_name)]
 HeaderValue = Annotated[str, Field(pattern=r"^[ -~]*$", max_length=10_000), AfterValidator(_header)]
 Backend = Annotated[str, Field(pattern=_BACKEND, max_length=2_000)]
 Tag = Annotated[str, Field(pattern=_TAG)]
