@@ -163,7 +163,7 @@ class _Known:
             "ready": obstacle is None,
             "obstacle": None if obstacle is None else obstacle.message,
             "hint": None if obstacle is None else obstacle.hint or None,
-            "supports": supports(deployment.provider),
+            "supports": supports(deployment.provider, deployment.capabilities),
         }
 
     def provider(self, provider: Provider) -> dict[str, Any]:

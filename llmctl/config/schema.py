@@ -21,6 +21,7 @@ from llmctl.config.values import (
     Auth,
     Backend,
     CacheMode,
+    Capability,
     Count,
     Credential,
     DeploymentId,
@@ -93,7 +94,7 @@ class Deployment(Params):
     base_model: Text | None = None
     context_window: Count | None = None
     max_output: Count | None = None
-    capabilities: list[Name] | None = None
+    capabilities: list[Capability] | None = None
     reasoning: bool | None = None
     allow_http: bool | None = None
     allow_toy: bool | None = None

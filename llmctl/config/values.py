@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from llmctl.core import support
 from llmctl.core.catalog import REFERENCES
 from llmctl.core.errors import UsageError
 from llmctl.core.when import parse_duration
@@ -119,6 +120,7 @@ DeploymentId = Annotated[str, Field(pattern=_ID, max_length=100)]
 ProviderName = Annotated[str, Field(pattern=_PROVIDER, max_length=100)]
 Credential = Annotated[str, Field(max_length=10_000), AfterValidator(_credential)]
 Address = Annotated[str, Field(max_length=2_000), AfterValidator(_address)]
+Capability = support.Capability
 Feature = Literal["tools", "images", "documents", "reasoning"]
 Auth = Literal["bearer", "key"]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=100), AfterValidator(_header_name)]

@@ -5,19 +5,24 @@ A model may do less. None is not known: nobody wrote it down, and trying costs o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from llmctl.core.catalog import LOCAL_PROVIDER
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from llmctl.core.catalog import Provider
 
 Support = dict[str, bool | str | None]
 
-FEATURES = (
+Capability = Literal[
     "text", "stream", "tools", "schema", "images", "documents", "embeddings", "reasoning", "prompt_cache",
-)  # fmt: skip
+]  # fmt: skip
+FEATURES: tuple[str, ...] = get_args(Capability)
 """The keys of every answer. `schema` is "native" or "emulated", `prompt_cache` "automatic" or "marker"."""
+
+_OF_MODELS = {"tools", "images", "documents", "embeddings", "reasoning"}
 
 _OPENAI: Support = {"text": True, "stream": True, "tools": True, "schema": "native"}
 _PROTOCOLS: dict[str, Support] = {
@@ -33,8 +38,8 @@ _PROTOCOLS: dict[str, Support] = {
 _EMBEDDED: Support = {name: name in ("text", "stream") for name in FEATURES} | {"schema": "native"}
 
 
-def supports(provider: Provider) -> Support:
-    """What `provider` supports, by the name of the feature."""
+def supports(provider: Provider, capabilities: Collection[str] = ()) -> Support:
+    """What `provider` supports, by the name of the feature; no more than `capabilities` where those are listed."""
     if provider.name == LOCAL_PROVIDER:
         return dict(_EMBEDDED)
     dialect = provider.dialect
@@ -43,4 +48,7 @@ def supports(provider: Provider) -> Support:
     if dialect.get("json_schema") is False:
         found["schema"] = "emulated"
     found |= dict.fromkeys(dialect.get("has", ()), True) | dict.fromkeys(dialect.get("lacks", ()), False)
+    if capabilities:
+        found |= dict.fromkeys(_OF_MODELS - set(capabilities), False)
+        found["schema"] = found["schema"] if "schema" in capabilities else "emulated"
     return found

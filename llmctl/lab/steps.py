@@ -186,8 +186,7 @@ async def _stream(target: Target) -> Finding:
 
 
 async def _tools(target: Target) -> Finding:
-    capabilities = target.deployment.capabilities
-    if supports(target.deployment.provider)["tools"] is False or (capabilities and "tools" not in capabilities):
+    if supports(target.deployment.provider, target.deployment.capabilities)["tools"] is False:
         return "skipped", "tools are not among what it can do"
     answer = await target.answer()
     if "tools" in answer.dropped:

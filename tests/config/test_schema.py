@@ -229,6 +229,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(tree: dict[
         (group(headers={"x": "file:/key"}), "models.g.headers.x"),
         (group(headers={"x": "a\nb"}), "models.g.headers.x"),
         (group(headers={"Content-Length": "3"}), "models.g.headers.Content-Length"),
+        (group(capabilities=["schemas"]), "models.g.capabilities[0]"),
         (group(auth="basic"), "models.g.auth"),
         ({"providers": {"corp": {"dialect": {"dorp": ["top_k"]}}}}, "providers.corp.dialect.dorp"),
         ({"providers": {"corp": {"dialect": {"drop": "top_k"}}}}, "providers.corp.dialect.drop"),

@@ -58,3 +58,10 @@ def test_the_answer_is_the_callers_to_change():
     for name in ("openai", "local"):
         supports(TABLE[name])["text"] = False
         assert supports(TABLE[name])["text"] is True
+
+
+def test_a_deployment_supports_no_more_than_its_capabilities():
+    whole, listed = supports(TABLE["anthropic"]), supports(TABLE["anthropic"], ("text", "images", "embeddings"))
+    assert {name for name in FEATURES if whole[name] != listed[name]} == {"tools", "schema", "documents", "reasoning"}
+    assert (listed["schema"], listed["tools"], listed["embeddings"]) == ("emulated", False, False)
+    assert supports(TABLE["anthropic"], ("schema",))["schema"] == "native"
