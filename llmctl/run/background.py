@@ -13,13 +13,14 @@ import weakref
 from collections import deque
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmctl.core.errors import Cancelled
 from llmctl.core.types import Event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 
 
 T = TypeVar("T")
@@ -207,6 +208,23 @@ async def _pull(events: AsyncGenerator[Event, None], handed: _Handed) -> None:
         handed.end(error)
     else:
         handed.end(None)
+
+
+async def unattended(work: Callable[[], T]) -> T:
+    """What `work` gives, in a thread that is left behind when the caller is cancelled: nothing waits for its end."""
+    result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    threading.Thread(target=_give, args=(work, result), name="llmctl-unattended", daemon=True).start()
+    return await result
+
+
+def _give(work: Callable[[], T], result: asyncio.Future[T]) -> None:
+    """Hand over what `work` gives, or the error that came instead, to whoever still waits for it."""
+    try:
+        give = partial(result.set_result, work())
+    except Exception as error:  # noqa: BLE001 - raised again where the result is awaited
+        give = partial(result.set_exception, error)
+    with suppress(RuntimeError):  # the loop has closed
+        result.get_loop().call_soon_threadsafe(lambda: result.done() or give())
 
 
 def _closed() -> Cancelled:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import UsageError
 from llmctl.core.tokens import estimate
+from llmctl.run.background import unattended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Iterator
@@ -57,32 +55,5 @@ async def at_once(texts: Iterator[Texts]) -> AsyncGenerator[Texts, None]:
 
 async def in_thread(texts: Iterator[Texts]) -> AsyncGenerator[Texts, None]:
     """The batches of what may block. A thread that still waits for a text when the run is stopped is left behind."""
-    loop = asyncio.get_running_loop()
-    while True:
-        read: asyncio.Future[Texts | None] = loop.create_future()
-        threading.Thread(target=_read, args=(texts, read), name="llmctl-texts", daemon=True).start()
-        batch = await read
-        if batch is None:
-            return
+    while (batch := await unattended(lambda: next(texts, None))) is not None:
         yield batch
-
-
-def _read(texts: Iterator[Texts], read: asyncio.Future[Texts | None]) -> None:
-    """Give the next batch, or the error that came instead, to whoever still waits for it."""
-    error: Exception | None = None
-    batch: Texts | None = None
-    try:
-        batch = next(texts, None)
-    except Exception as raised:  # noqa: BLE001 - raised again where the batch is awaited
-        error = raised
-
-    def hand_over() -> None:
-        if read.done():
-            return
-        if error is not None:
-            read.set_exception(error)
-        else:
-            read.set_result(batch)
-
-    with suppress(RuntimeError):  # the loop has closed
-        read.get_loop().call_soon_threadsafe(hand_over)

@@ -5,7 +5,6 @@ Precedence of both (contract, section 7): deployment, `[providers.X]`, the field
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import re
 import shlex
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, LlmctlError, MissingCredential
 from llmctl.core.redact import Secret, names_secret
 from llmctl.run import extras
+from llmctl.run.background import unattended
 from llmctl.wire.base import PROTOCOLS, Endpoint
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Endpoints:
         return with_aws_keys(endpoint, self._environ, deployment.model)
 
     async def resolve_async(self, deployment: Deployment) -> Endpoint:
-        """As `resolve`, without blocking the event loop while a `cmd:` reference or Amazon's credential chain runs."""
+        """As `resolve`; a `cmd:` reference or Amazon's credential chain blocks no event loop, nor who has given up."""
         if deployment.provider.protocol == AMAZON or _reference(deployment).startswith("cmd:"):
-            return await asyncio.to_thread(self.resolve, deployment)
+            return await unattended(lambda: self.resolve(deployment))
         return self.resolve(deployment)
 
     def forget(self, deployment: Deployment) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import MATRIX, LlmctlError, Unauthorized, UsageError
+from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, Unauthorized, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
 from llmctl.core.snapshot import Snapshot
 from llmctl.core.tokens import estimate
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llmctl.run.conform import Conformed
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.ports import Clock, Ledger, Transport
+    from llmctl.wire.base import Endpoint
 
 INCOMPLETE = MATRIX["AnswerIncomplete"].exit
 _ESTIMATED_CHARS = 1 << 18
@@ -176,7 +177,7 @@ class CallRun:
             run = self._last = AttemptRun(
                 send.deployment,
                 _with_defaults(self.ask.request, send.deployment.params),
-                await engine.endpoints.resolve_async(send.deployment),
+                await self._endpoint(send),
                 _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
             )
             if self.ask.strict_params:
@@ -216,6 +217,15 @@ class CallRun:
                 held = [replace(event, text="") for event in held]
             for event in held:
                 yield event
+
+    async def _endpoint(self, send: Send) -> Endpoint:
+        """Where the attempt goes. Raises DeadlineExceeded when a key command or Amazon's chain outlasts the call."""
+        try:
+            async with self._engine.clock.timeout(send.remaining_s):
+                return await self._engine.endpoints.resolve_async(send.deployment)
+        except TimeoutError as error:
+            what = f"{send.deployment.served_by}: no credential came before the call's deadline"
+            raise DeadlineExceeded(what, hint="run what gives the credential by hand") from error
 
     def _row(self, send: Send, error: BaseException | None, started_at: float, latency_s: float) -> Attempt:
         run, deployment = self._last, send.deployment

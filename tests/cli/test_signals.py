@@ -50,6 +50,18 @@ def test_a_signal_before_the_first_token_leaves_stdout_empty(cli, number, code, 
 
 
 @both
+def test_a_signal_is_obeyed_while_a_key_command_does_not_end(cli, number, code):
+    os.mkfifo(fifo := cli.root / "key")
+    (cli.root / "slow.toml").write_text(f'[providers.openai]\napi_key = "cmd:cat {fifo}"\n')
+    process = cli.start("ask", "--config", "slow.toml", "-m", "openai/m", "hi")
+    with fifo.open("w"):  # opens once the command reads
+        exit_code, out, err, took = stop(process, number)
+    assert (exit_code, out, err) == (code, b"", b"")
+    assert cli.ending()[:2] == ("cancelled", code)
+    assert took < 5
+
+
+@both
 def test_a_signal_is_obeyed_while_nobody_empties_the_pipe(cli, number, code):
     with FaultServer("endless_stream") as server:
         process = cli.to(server).start("ask", "-m", "openai/m", "hi")

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from llmctl import Client
 from llmctl.config.load import packaged
 from llmctl.core.build import provider
 from llmctl.core.catalog import Deployment, Provider
-from llmctl.core.errors import ConfigInvalid, ConnectionFailed, MissingCredential
+from llmctl.core.errors import ConfigInvalid, ConnectionFailed, DeadlineExceeded, MissingCredential
 from llmctl.core.redact import redact
+from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints, is_loopback
+from llmctl.testing import MemoryLedger
 
 if TYPE_CHECKING:
     from llmctl.wire.base import Endpoint
@@ -286,6 +289,17 @@ def test_a_key_command_that_failed_is_not_remembered(tmp_path: Path) -> None:
         endpoints.credential(wanted)
     (tmp_path / "key").write_text(CANARY)
     assert endpoints.credential(wanted).reveal() == CANARY
+
+
+def test_key_command_does_not_outlast_the_deadline(tmp_path: Path) -> None:
+    os.mkfifo(fifo := tmp_path / "key")
+    writer = os.open(fifo, os.O_RDWR)
+    config = {"providers": {"openai": {"api_key": f"cmd:cat {fifo}"}}}
+    with Client(config, environ={}, ledger=MemoryLedger(), clock=SystemClock(speed=100)) as client:
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.complete("hi", model="openai/m", timeout=5)
+        os.close(writer)
+    assert caught.value.message == "openai/m: no credential came before the call's deadline"
 
 
 def test_key_command_does_not_read_the_prompt_on_stdin() -> None:
