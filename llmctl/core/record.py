@@ -213,6 +213,7 @@ class Answer:
             "finish_reason": self.completion.finish_reason,
             "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in self.completion.tool_calls],
             "parsed": self.parsed,
+            **({"dropped": list(self.dropped)} if self.dropped else {}),
             "usage": {
                 "input_tokens": usage.input_tokens,
                 "output_tokens": usage.output_tokens,

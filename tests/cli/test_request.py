@@ -270,3 +270,4 @@ def test_a_parameter_that_the_target_cannot_take_is_said_or_refused(cli):
         strict = cli.ask("hi", "-o", "top_k=5", "--strict-params")
         assert (strict.code, len(server.requests)) == (5, 1)
         assert strict.lines[0] == "llmctl: error: openai/m takes no top_k"
+        assert cli.ask("hi", "-o", "top_k=5", "--json").json["dropped"] == ["top_k"]  # where stderr must be silent
