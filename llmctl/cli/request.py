@@ -93,9 +93,9 @@ def options_of(words: Sequence[str], flags: Sequence[str]) -> dict[str, Any]:
 def _parameter(key: str, value: str) -> Any:
     if not value:
         raise UsageError(f"--option {key} is empty", hint="write a value after the =")
-    if key in _PLAIN and not (key == "stop" and value.startswith("[")):
-        return value
-    return _json(value, f"--option {key}")
+    if key == "stop" and value.startswith("["):
+        return _json(value, "--option stop")
+    return value if key in _PLAIN else _json_or_text(value)  # text where a number belongs is refused as such
 
 
 def _whole(key: str, value: str) -> Any:
@@ -116,10 +116,14 @@ def _nest(extra: dict[str, Any], key: str, value: str) -> None:
             break
     if not isinstance(place, dict) or steps[-1] in place:
         raise UsageError(f"--option {one_line(key)} was given twice", hint="give each key once")
+    place[steps[-1]] = _json_or_text(value)
+
+
+def _json_or_text(value: str) -> Any:
     try:
-        place[steps[-1]] = _json(value, key)
+        return _json(value, "it")
     except UsageError:
-        place[steps[-1]] = value
+        return value
 
 
 def _json(text: str, where: str) -> Any:

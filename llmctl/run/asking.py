@@ -88,7 +88,7 @@ def _checked(name: str, value: Any) -> Any:
             what = f"{name}: {value!r} is not a {'whole ' if kind is int else ''}number that can be sent"
             raise UsageError(what, hint=f"{least:g} to {most:g}")
     if name in _TYPES and not isinstance(value, _TYPES[name][0]):
-        raise UsageError(f"{name}: {value!r} is not {_TYPES[name][1]}", hint="see `llmctl ask --help`")
+        raise UsageError(f"{name}: {value!r} cannot be sent", hint=f"it takes {_TYPES[name][1]}")
     return value
 
 
