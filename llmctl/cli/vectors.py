@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
-from llmctl.core.errors import OutputFailed
+from llmctl.core.errors import OutputFailed, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,14 +39,14 @@ class Target:
     """Where vectors go: stdout, or the file of `-o`, which is opened (and emptied) before anything is paid for."""
 
     def __init__(self, path: str | None, out: Out) -> None:
-        """Raises OutputFailed when the file cannot be written."""
+        """Raises UsageError when there can be no such file."""
         self._out = out
         self._files = ExitStack()
         try:
             self.file = None if path is None else self._files.enter_context(open(path, "wb"))  # noqa: SIM115 - it is one
         except (OSError, ValueError) as error:
             what = getattr(error, "strerror", None) or error
-            raise OutputFailed(f"--output {path}: {what}", hint="check the path") from error
+            raise UsageError(f"--output {path}: {what}", hint="check the path") from error
 
     def __enter__(self) -> Self:
         return self

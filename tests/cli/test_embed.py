@@ -152,7 +152,7 @@ def test_a_line_that_is_no_text_is_named_after_what_came_before_it(cli, server, 
         (("-m", "openai/m", "--lines", "-f", "."), 2, "not a regular file"),
         (("-m", "openai/m", "-f", "-", "-f", "-"), 2, "given twice"),
         (("hi", "-m", "openai/m", "--timeout", "0s"), 2, "no time at all"),
-        (("hi", "-m", "openai/m", "-o", "no/where"), 1, "--output no/where: No such file"),
+        (("hi", "-m", "openai/m", "-o", "no/where"), 2, "--output no/where: No such file"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_sent(cli, server, words, code, what):
