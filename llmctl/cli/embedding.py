@@ -35,10 +35,14 @@ def write_vectors(
     notes = Notes(out, quiet=quiet, verbose=False)
     client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
     ids: Ids = deque()
-    run = client.embedding(_noted(items, ids), **options)
     try:
+        run = client.embedding(_noted(items, ids), **options)
         with Target(output, out) as target:
             return asyncio.run(_run(run, ids, WRITERS[shape](target), notes, out))
+    except LlmctlError as error:
+        hint = error.hint.partition(" or try the embedded model")[0].rstrip(",;")
+        error.hint = hint.replace(" with --fallback", " with -m")
+        raise
     finally:
         notes.end(client)
 

@@ -113,6 +113,13 @@ def test_what_was_written_before_a_failure_stays_and_is_counted(cli):
     assert done.lines[0].endswith("too odd (4 vectors were written before it)")
 
 
+def test_a_hint_names_nothing_that_embed_has_not(cli):
+    assert cli.run(*MODEL, "hi").lines[-1] == "hint: set OPENAI_API_KEY"
+    with FaultServer(status(503)) as server:
+        done = cli.to(server).run(*MODEL, "hi")
+    assert done.lines[-1] == "hint: try again later, or name another target with -m"
+
+
 @pytest.mark.parametrize("shape", ["json", "npy"])
 def test_a_format_that_is_whole_or_nothing_is_nothing_after_a_failure(cli, shape):
     with FaultServer([embeds, status(400)]) as server:
