@@ -116,6 +116,10 @@ def judged(completion: Completion, wanted: ResponseFormat, deployment: Deploymen
 def _must_answer(completion: Completion) -> None:
     if completion.refusal:
         raise AnswerRejected(f"the model refused: {_short(completion.refusal)}", hint="rephrase the prompt")
+    if completion.tool_calls:
+        raise AnswerRejected(
+            f"the model called {_short(completion.tool_calls[0].name)!r} instead of answering", hint=_HINT
+        )
 
 
 def _check(document: Any, schema: Mapping[str, Any]) -> None:

@@ -321,12 +321,13 @@ class CallRun:
 
     def _judged(self, run: AttemptRun) -> Conformed | None:
         """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not."""
-        wanted = self.ask.request.response_format
-        if wanted is None or run.fold.finish_reason != "stop":
+        request = self.ask.request
+        whole = ("stop",) if request.tools else ("stop", "tool_calls")  # a call of no tool of ours is no answer either
+        if request.response_format is None or run.fold.finish_reason not in whole:
             return None
         from llmctl.run.conform import judged
 
-        return judged(run.completion(), wanted, run.deployment)
+        return judged(run.completion(), request.response_format, run.deployment)
 
     def _route(self) -> dict[str, Any]:
         links = len(self.ask.plan.links)

@@ -797,6 +797,13 @@ def test_what_had_come_of_an_answer_through_a_tool_is_its_partial_text() -> None
     assert (error.kind, error.partial_text) == ("StreamTruncated", '{"n": ')
 
 
+def test_a_call_of_a_tool_that_nobody_offered_is_no_answer_under_a_schema() -> None:
+    reply = called("{}", name="made_up")
+    assert World(reply).fail(schema=SCHEMA).kind == "AnswerRejected"
+    offered = {"type": "function", "function": {"name": "made_up", "parameters": {"type": "object"}}}
+    assert World(reply).complete(schema=SCHEMA, tools=[offered]).parsed is None
+
+
 def test_strict_parameters_refuse_what_a_target_cannot_take() -> None:
     world = World(OK)
     assert world.complete(top_k=3).dropped == ("top_k",)
