@@ -73,7 +73,7 @@ HINTS: dict[str, str] = {
     "ConnectionFailed": "check the address and the network",
     "TimedOut": "allow more under [timeout], or name another target with --fallback",
     "BadResponse": "check the address; if it is right, name another target with --fallback",
-    "StreamTruncated": "ask again, or let --on-break restart do it",
+    "StreamTruncated": "ask again; --on-break restart does so by itself where text was already shown",
     "InvalidRequest": "change what the provider's message names",
     "Unauthorized": "check the key; `llmctl models show MODEL` says which variable holds it",
     "ModelNotFound": "check the model's name, and the address if you set one",
