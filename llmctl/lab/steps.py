@@ -12,7 +12,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmctl.core.errors import LlmctlError
+from llmctl.core.errors import AnswerRejected, LlmctlError
 from llmctl.core.support import supports
 from llmctl.core.types import Message, Params, Request, ResponseFormat, Text, Tool
 from llmctl.routing.plan import Link, Plan
@@ -205,12 +205,17 @@ async def _tools(target: Target) -> Finding:
 
 
 async def _schema(target: Target) -> Finding:
-    answer = await target.answer()
+    way = "emulated" if emulate.needed(REQUESTS["schema"], target.deployment) else "native"
+    try:
+        answer = await target.answer()
+    except AnswerRejected as error:
+        error.message = error.message.replace(target.deployment.served_by, way, 1)
+        raise
     wrong = _misfits(answer.text, _CAPITAL)
     if answer.finish_reason != "stop":
         wrong.insert(0, f"the answer ended by {answer.finish_reason}")
-    way = "emulated" if emulate.needed(REQUESTS["schema"], target.deployment) else "native"
-    return _judged(wrong, f"{way}: {answer.text.strip()}")
+    outcome, said = _judged(wrong, answer.text.strip())
+    return outcome, f"{way}: {said}"
 
 
 async def _error(target: Target) -> Finding:
