@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
 from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
+from llmctl.core.support import lacking
 from llmctl.core.types import Request
 from llmctl.routing.plan import make_plan
 from llmctl.run import asking, extras
@@ -138,10 +139,13 @@ class Client:
         )
         settings = self.catalog.settings
         policy = asking.policy_of(settings, retries, timeout, max_wait, restart=on_break == "restart")
-        name = model or self.default_model
+
+        def obstacle(deployment: Deployment) -> LlmctlError | None:
+            return self.endpoints.obstacle(deployment) or lacking(request, deployment)
+
         ask = Ask(
             request=request,
-            plan=make_plan(self.catalog, name, fallbacks=fallbacks, obstacle=self.endpoints.obstacle),
+            plan=make_plan(self.catalog, model or self.default_model, fallbacks=fallbacks, obstacle=obstacle),
             policy=policy,
             command=command,
             tags=asking.tags_of(tags),

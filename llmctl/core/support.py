@@ -8,11 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llmctl.core.catalog import LOCAL_PROVIDER
+from llmctl.core.errors import InvalidRequest
+from llmctl.core.types import Document, Image
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from llmctl.core.catalog import Provider
+    from llmctl.core.catalog import Deployment, Provider
+    from llmctl.core.types import Request
 
 Support = dict[str, bool | str | None]
 
@@ -52,3 +55,17 @@ def supports(provider: Provider, capabilities: Collection[str] = ()) -> Support:
         found |= dict.fromkeys(_OF_MODELS - set(capabilities), False)
         found["schema"] = found["schema"] if "schema" in capabilities else "emulated"
     return found
+
+
+def lacking(request: Request, deployment: Deployment) -> InvalidRequest | None:
+    """Why `deployment` is known not to take what `request` holds, None when it may."""
+    parts = {type(part) for message in request.messages for part in message.parts}
+    needs = {"images": Image in parts, "documents": Document in parts, "tools": bool(request.tools)}
+    known = supports(deployment.provider, deployment.capabilities)
+    lacks = [name for name, needed in needs.items() if needed and known[name] is False]
+    if not lacks:
+        return None
+    return InvalidRequest(
+        f"{deployment.served_by} takes no {' and no '.join(lacks)}",
+        hint="ask another model: `llmctl models list --providers` says what each provider supports",
+    )

@@ -8,8 +8,9 @@ import pytest
 
 from llmctl.config.load import packaged
 from llmctl.core.build import provider
-from llmctl.core.catalog import Provider
-from llmctl.core.support import FEATURES, supports
+from llmctl.core.catalog import Deployment, Provider
+from llmctl.core.support import FEATURES, lacking, supports
+from llmctl.core.types import Document, Image, Message, Request, Text, Tool
 
 TABLE = {name: provider(name, row) for name, row in packaged()["providers"].items()}
 
@@ -65,3 +66,20 @@ def test_a_deployment_supports_no_more_than_its_capabilities():
     assert {name for name in FEATURES if whole[name] != listed[name]} == {"tools", "schema", "documents", "reasoning"}
     assert (listed["schema"], listed["tools"], listed["embeddings"]) == ("emulated", False, False)
     assert supports(TABLE["anthropic"], ("schema",))["schema"] == "native"
+
+
+@pytest.mark.parametrize(
+    ("provider", "capabilities", "request_", "lacks"),
+    [
+        ("deepseek", (), Request((Message("user", (Image(url="https://x/y.png"),)),)), "takes no images"),
+        ("azure", (), Request((Message("user", (Document("application/pdf", "QQ=="),)),)), "takes no documents"),
+        ("gemini", ("images",), Request((), tools=(Tool("f"),)), "takes no tools"),
+        ("gemini", ("tools",), Request((Message("user", (Image(), Document("", ""))),)), "images and no documents"),
+        ("gemini", (), Request((Message("user", (Image(),)),), tools=(Tool("f"),)), ""),
+        ("jan", (), Request((Message("user", (Image(),)),)), ""),
+        ("local", (), Request((Message("user", (Text("hi"),)),)), ""),
+    ],
+)
+def test_a_deployment_known_to_lack_what_a_request_holds_cannot_take_it(provider, capabilities, request_, lacks):
+    error = lacking(request_, Deployment("d", TABLE[provider], "m", capabilities=capabilities))
+    assert (lacks in error.message and error.exit_code == 5) if lacks else error is None
