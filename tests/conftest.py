@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests may import `servers`
+
+for _number in (signal.SIGINT, signal.SIGHUP):
+    # A shell runs `pytest &` with SIGINT ignored, nohup with SIGHUP, and what is ignored stays so in every child: the
+    # tests that send it would wait for ever. A child forgets a handler.
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
