@@ -255,6 +255,7 @@ class Fold:
         "_model",
         "_reasoning",
         "_refusal",
+        "_sealed",
         "_skipped",
         "_text",
         "_thoughts",
@@ -266,6 +267,7 @@ class Fold:
     def __init__(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._sealed = 0  # how many pieces of it belong to the thoughts below
         self._refusal: list[str] = []
         self._calls: dict[int, ToolCallDelta] = {}
         self._arguments: dict[int, list[str]] = {}
@@ -296,13 +298,14 @@ class Fold:
         self._skipped += event.skipped
         if event.signature or event.redacted:
             self._thoughts += self._unsealed(event.signature)
+            self._sealed = len(self._reasoning)
             if event.redacted:
                 self._thoughts.append(Thought(redacted=event.redacted))
         self._vectors = event.vectors or self._vectors
 
     def _unsealed(self, signature: str = "") -> tuple[Thought, ...]:
         """What was thought since the last seal, as a thought of its own under `signature`."""
-        thought = "".join(self._reasoning)[sum(len(each.text) for each in self._thoughts) :]
+        thought = "".join(self._reasoning[self._sealed :])
         return (Thought(thought, signature),) if thought or signature else ()
 
     def _add_call(self, delta: ToolCallDelta) -> None:

@@ -186,10 +186,12 @@ def _tool_call(position: int, call: Mapping[str, Any]) -> ToolCallDelta:
 class CallNumbers:
     """Numbers tool calls apart: some servers give every call the index 0, or none, and only the ids differ."""
 
-    __slots__ = ("_seen",)
+    __slots__ = ("_free", "_seen", "_used")
 
     def __init__(self) -> None:
         self._seen: dict[int, ToolCallDelta] = {}
+        self._used: set[int] = set()
+        self._free = 0  # above all that are used
 
     def of(self, fragments: tuple[ToolCallDelta, ...]) -> tuple[ToolCallDelta, ...]:
         """The fragments under numbers of ours: a new id with a name begins a new call."""
@@ -199,8 +201,9 @@ class CallNumbers:
         """`_seen` maps the server's index to the beginning of the call it means now, under our number."""
         now = self._seen.get(fragment.index)
         if now is None or (fragment.id and fragment.name and now.id and fragment.id != now.id):
-            used = [call.index for call in self._seen.values()]
-            number = max(used) + 1 if now is not None or fragment.index in used else fragment.index
+            number = self._free if now is not None or fragment.index in self._used else fragment.index
+            self._used.add(number)
+            self._free = max(self._free, number + 1)
             now = self._seen[fragment.index] = replace(fragment, index=number)
         return replace(fragment, index=now.index)
 

@@ -15,6 +15,7 @@ from llmctl.core.types import (
     Image,
     Message,
     Text,
+    Thought,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -98,6 +99,16 @@ def test_a_tool_call_takes_the_first_id_and_name_it_hears_and_all_its_arguments(
 def test_a_surrogate_pair_split_between_fragments_of_arguments_is_joined():
     halves = [ToolCallDelta(0, "a", "f", "\ud83d"), ToolCallDelta(0, arguments="\ude00")]
     assert fold([Event(tool_calls=(half,)) for half in halves]).tool_calls[0].arguments == "\U0001f600"
+
+
+def test_each_thought_has_the_reasoning_since_the_seal_before_it():
+    pieces = [Event(reasoning="a"), Event(reasoning="b", signature="1"), Event(signature="2"), Event(reasoning="c")]
+    assert fold(pieces).thoughts == (Thought("ab", "1"), Thought("", "2"), Thought("c"))
+
+
+def test_many_sealed_thoughts_are_told_apart_in_proportional_time():
+    pieces = [Event(reasoning="x" * 1000), Event(signature="s")] * 50_000
+    assert len(fold(pieces).thoughts) == 50_000
 
 
 @pytest.mark.parametrize(

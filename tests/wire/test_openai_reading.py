@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmctl.core.errors import BadResponse, ProviderError, QuotaExhausted, RateLimited, StreamTruncated, Unavailable
-from llmctl.core.types import Completion, Request, ToolCall, Usage, well_formed
+from llmctl.core.types import Completion, Request, ToolCall, ToolCallDelta, Usage, well_formed
 from llmctl.wire.framing import Surrogates
-from llmctl.wire.openai_reading import decoder, usage_of
+from llmctl.wire.openai_reading import CallNumbers, decoder, usage_of
 from llmctl.wire.values import loads
 from tests.wire.fixtures import ASKED, bytewise, cases, read
 
@@ -309,6 +309,12 @@ def test_arguments_are_kept_as_the_model_wrote_them():
 def test_many_fragments_are_joined_in_proportional_time():
     rows = sse(delta(tool_calls=[call(0, "a", "f", "x" * 50)])) * 20_000
     assert len(stream(rows, DONE).tool_calls[0].arguments) == 1_000_000
+
+
+def test_many_calls_are_numbered_in_proportional_time():
+    numbers = CallNumbers()
+    begun = [numbers.of((ToolCallDelta(n, f"c{n}", "f"),))[0] for n in range(50_000)]
+    assert [each.index for each in begun] == list(range(50_000))
 
 
 # --- usage ----------------------------------------------------------------------------------------------------------
