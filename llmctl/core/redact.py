@@ -78,30 +78,37 @@ def _forms(value: str) -> tuple[str, ...]:
 
 
 class StreamMask:
-    """Masks one secret in a text that comes in pieces; an ending that may be its beginning is held back.
+    """Masks secrets in a text that comes in pieces; an ending that may be the beginning of one is held back.
 
-    Only for a secret of at least 16 characters: shorter ones ("EMPTY", "ollama") are no secrets, and may well be words.
+    Only secrets of at least 16 characters: shorter ones ("EMPTY", "ollama") are no secrets, and may well be words. As
+    much of one is masked when the text ends within it.
     """
 
-    __slots__ = ("_held", "_secret")
+    __slots__ = ("_held", "_secrets")
 
-    def __init__(self, secret: Secret) -> None:
-        value = secret.reveal()
-        self._secret = value if len(value) >= _LONG else ""
+    def __init__(self, secrets: Iterable[Secret]) -> None:
+        values = {secret.reveal() for secret in secrets}
+        self._secrets = sorted((value for value in values if len(value) >= _LONG), key=len, reverse=True)
         self._held = ""
 
     def feed(self, piece: str, *, last: bool = False) -> str:
         """What of the text can be passed on now; all that is left when this is the `last` piece."""
-        if not self._secret:
+        if not self._secrets:
             return piece
-        text = (self._held + piece).replace(self._secret, MASK)
-        keep = 0 if last else self._beginning(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        text = self._held + piece
+        for secret in self._secrets:
+            text = text.replace(secret, MASK)
+        keep = max(_beginning(secret, text) for secret in self._secrets)
+        text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        if last:
+            text += self._held if keep < _LONG else MASK
+            self._held = ""
+        return text
 
-    def _beginning(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of the secret."""
-        at = text.find(self._secret[0], max(0, len(text) - len(self._secret) + 1))
-        while at >= 0 and not self._secret.startswith(text[at:]):
-            at = text.find(self._secret[0], at + 1)
-        return len(text) - at if at >= 0 else 0
+
+def _beginning(secret: str, text: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `secret`."""
+    at = text.find(secret[0], max(0, len(text) - len(secret) + 1))
+    while at >= 0 and not secret.startswith(text[at:]):
+        at = text.find(secret[0], at + 1)
+    return len(text) - at if at >= 0 else 0

@@ -78,7 +78,7 @@ class AttemptRun:
         self._limits = limits
         self._wire = wire or load(deployment.provider.protocol)
         self._encoded = self._wire.encode(request, deployment, endpoint)
-        self._masks: defaultdict[str | int, StreamMask] = defaultdict(lambda: StreamMask(endpoint.key))
+        self._masks: defaultdict[str | int, StreamMask] = defaultdict(lambda: StreamMask(endpoint.secrets))
         self._started = 0.0
         self._patience_s = limits.first_token_s
 
@@ -179,8 +179,8 @@ class AttemptRun:
                 yield chunk
 
     def _noted(self, event: Event, clock: Clock) -> Event:
-        """The event with the key masked, after the clocks and the fold have taken it in."""
-        event = self._without_key(event, last=False)
+        """The event with secrets masked, after the clocks and the fold have taken it in."""
+        event = self._without_secrets(event, last=False)
         if event.finish_reason:
             rest = self._rest()
             event = replace(
@@ -201,8 +201,8 @@ class AttemptRun:
             self._patience_s = min(self._patience_s, LINGER_S)
         return event
 
-    def _without_key(self, event: Event, *, last: bool) -> Event:
-        """A provider may say the key back: it is masked in all it makes, also when it is split over events.
+    def _without_secrets(self, event: Event, *, last: bool) -> Event:
+        """A provider may say a secret back: it is masked in all it makes, also when it is split over events.
 
         What is held back of one kind goes out with the next event that shows another: nothing changes its place.
         """
@@ -231,7 +231,7 @@ class AttemptRun:
         """What is still held back when the answer ends."""
         held = [index for index in self._masks if isinstance(index, int)]
         calls = (ToolCallDelta(index, arguments=self._masks[index].feed("", last=True)) for index in held)
-        return self._without_key(Event(tool_calls=tuple(call for call in calls if call.arguments)), last=True)
+        return self._without_secrets(Event(tool_calls=tuple(call for call in calls if call.arguments)), last=True)
 
     def _left(self, now: float) -> float:
         """The seconds until a clock strikes: that of the provider's silence, or the deadline of the call."""

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.core.redact import MASK, Secret, redact
+from llmctl.core.redact import MASK, Secret, StreamMask, redact
 
 KEY = 'a9/b+8=c7"d6\\e5 é'
 SHAPED = [
@@ -133,3 +133,24 @@ def test_a_mebibyte_of_anything_is_masked_quickly(unit: str):
     began = time.process_time()
     redact(text, [Secret(KEY), Secret("sk-aaaaaaaaaaaa")])
     assert time.process_time() - began < 2.0
+
+
+LONG = [Secret("first-secret-0123456789"), Secret("first-and-another/one+two=="), Secret("short")]
+
+
+def masked_in(pieces: list[str]) -> str:
+    mask = StreamMask(LONG)
+    return "".join(mask.feed(piece) for piece in pieces) + mask.feed("", last=True)
+
+
+@given(st.lists(st.sampled_from(["a ", "first-", " short", *(s.reveal() for s in LONG)]), max_size=6), st.data())
+def test_a_text_in_pieces_is_masked_as_the_whole_is(said: list[str], data: st.DataObject):
+    text = "".join(said)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert masked_in(pieces) == redact(text, LONG[:2])
+
+
+@pytest.mark.parametrize(("shown", "expected"), [(15, "first-secret-01"), (16, MASK), (22, MASK)])
+def test_what_a_cut_leaves_of_a_secret_is_masked(shown: int, expected: str):
+    assert masked_in(["so ", LONG[0].reveal()[:shown]]) == f"so {expected}"

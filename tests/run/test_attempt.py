@@ -256,6 +256,23 @@ def test_key_is_masked_in_all_that_an_error_holds(size: int) -> None:
     assert inner.args == ("inner ***", 3)
 
 
+def test_every_secret_is_masked_in_all_that_an_answer_holds() -> None:
+    hidden = ("a-token-of-a-session/7f3a9c2e", "the-value-of-a-header-51d84b06")
+    endpoint = Endpoint("https://p.example", Secret(KEY), hidden=tuple(map(Secret, hidden)))
+    run = AttemptRun(DEPLOYMENT, REQUEST, endpoint, LIMITS)
+    said = [text[at : at + 10] for text in (KEY, *hidden) for at in range(0, 40, 10)]
+    deltas: list[dict[str, Any]] = [{key: each} for key in ("content", "reasoning", "refusal") for each in said]
+    deltas += [{"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": each}}]} for each in said]
+    rows = [sse({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}) for delta in deltas]
+
+    async def consume() -> list[Event]:
+        return [event async for event in run.events(Timed(*rows, FINISH), VirtualClock())]
+
+    assert "".join(event.text for event in run_virtual(consume())) == "*********"
+    made = run.completion()
+    assert (made.text, made.reasoning, made.refusal, made.tool_calls[0].arguments) == ("*********",) * 4
+
+
 def test_location_of_a_redirect_is_masked_and_without_its_query() -> None:
     reply = Reply(302, {"location": f"https://evil.example/{KEY}?prompt=secret"})
     _, error, _ = go(ScriptedTransport(reply))
