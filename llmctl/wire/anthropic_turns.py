@@ -88,7 +88,7 @@ def _mark(blocks: list[Block], dropped: list[str]) -> None:
 
 
 def _blocks(message: Message, dropped: list[str]) -> list[Block]:
-    """The blocks of one message. An empty text is none: the API refuses empty blocks."""
+    """The blocks of one message. A text of nothing but white space is none: the API refuses it."""
     if message.name and message.role != "tool":
         dropped.append("name")
     parts = list(_parts(message.parts, dropped))
@@ -102,7 +102,8 @@ def _blocks(message: Message, dropped: list[str]) -> list[Block]:
         {"type": "tool_use", "id": _id(call.id), "name": call.name, "input": _input(call.arguments)}
         for call in message.tool_calls
     ]
-    return [*_thoughts(message.thoughts), *parts, *calls]
+    spoken = [*parts, *calls]
+    return [*_thoughts(message.thoughts), *spoken] if spoken else []  # no turn may end in a thought
 
 
 def _thoughts(thoughts: Iterable[Thought]) -> Iterable[Block]:
@@ -118,7 +119,7 @@ def _parts(parts: Iterable[Part], dropped: list[str]) -> Iterable[Block]:
     for part in parts:
         match part:
             case Text(text):
-                if text:
+                if text.strip():
                     yield {"type": "text", "text": text}
             case Image():
                 if part.detail not in ("", "auto"):

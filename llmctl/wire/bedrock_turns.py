@@ -1,7 +1,7 @@
 """Conversations in Converse's form: system blocks, and turns of content blocks by user and assistant in alternation.
 
 The rules are those of https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html (read
-2026-11-20): image and document formats, the characters of document names and of tool identifiers, no empty text.
+2026-11-20): image and document formats, the characters of document names and of tool identifiers, no blank text.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ def turns_of(
     turns: list[dict[str, Any]] = []
     names: set[str] = set()
     for message in messages:
-        if message.role == "system":
-            if not all(isinstance(part, Text) for part in message.parts):
-                raise UsageError("Amazon Bedrock takes text alone as system prompt", hint="attach files to the prompt")
-            blocks = system
-        else:
-            role = "assistant" if message.role == "assistant" else "user"
-            if not turns or turns[-1]["role"] != role:
-                turns.append({"role": role, "content": []})
-            blocks = turns[-1]["content"]
-        blocks += _blocks(message, names, dropped, sealed=sealed)
-        if message.cache:
+        if message.role == "system" and not all(isinstance(part, Text) for part in message.parts):
+            raise UsageError("Amazon Bedrock takes text alone as system prompt", hint="attach files to the prompt")
+        blocks = list(_blocks(message, names, dropped, sealed=sealed))
+        if blocks and message.cache:
             blocks.append(_CACHE_POINT)
+        role = "assistant" if message.role == "assistant" else "user"
+        if message.role == "system":
+            system += blocks
+        elif turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += blocks
+        elif blocks:  # a model that said nothing has no turn: empty ones are refused
+            turns.append({"role": role, "content": blocks})
         if message.name and message.role != "tool":
             dropped.append("name")
     return system, turns
@@ -69,12 +69,13 @@ def _blocks(message: Message, names: set[str], dropped: list[str], *, sealed: bo
     if message.role == "tool":
         yield {"toolResult": _result(message, names, dropped)}
         return
-    for thought in message.thoughts:
+    # A text of nothing but white space is refused, and so is a turn that ends in a thought.
+    parts = [part for part in message.parts if not (isinstance(part, Text) and not part.text.strip())]
+    for thought in message.thoughts if parts or message.tool_calls else ():
         if thought.redacted or thought.signature or not sealed:
             yield {"reasoningContent": _thought(thought)}
         else:
             dropped.append("thoughts")
-    parts = [part for part in message.parts if part != Text("")]  # an empty text is refused
     for part in parts:
         yield _part(part, names, dropped)
     for call in message.tool_calls:
@@ -82,8 +83,8 @@ def _blocks(message: Message, names: set[str], dropped: list[str], *, sealed: bo
         if value is None:
             value = {"invalid_arguments": call.arguments} if call.arguments.strip() else {}
         yield {"toolUse": {"toolUseId": _call_id(call.id), "name": call.name, "input": value}}
-    if not (parts or message.tool_calls or message.thoughts) and message.role != "system":
-        yield {"text": ""}
+    if not parts and message.role == "user":
+        yield {"text": message.text}
 
 
 def _thought(thought: Thought) -> dict[str, Any]:

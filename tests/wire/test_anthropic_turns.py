@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -115,14 +116,22 @@ def test_pictures_come_by_data_by_address_or_as_a_data_address():
 def test_a_prefill_ends_without_white_space(said: str, sent: str):
     _, out = made(user("?"), Message("assistant", (Text(said),)))
     assert out[1:] == ([{"role": "assistant", "content": sent}] if sent else [])
-    assert made(Message("assistant", (Text(said),)), user("?"))[1][0]["content"] == said
-    two = made(user("?"), Message("assistant", (Text("x "), Text(said))))[1][-1]["content"]
-    assert "".join(block["text"] for block in two) == "x " + sent
+    assert made(Message("assistant", (Text(said),)), user("?"))[1][0]["content"] == (said if sent else "?")
+    two = made(user("?"), Message("assistant", (Text("x "), Text(f"y{said}"))))[1][-1]["content"]
+    assert "".join(block["text"] for block in two) == f"x y{said}".rstrip()
 
 
-def test_a_turn_in_which_the_model_said_nothing_is_none():
-    _, out = made(user("1"), Message("assistant", (Text(""),), thoughts=(Thought("hm"),)), user("2"))
+@pytest.mark.parametrize("signature", ["", "sealed"])
+def test_a_turn_in_which_the_model_said_nothing_is_none(signature: str):
+    _, out = made(user("1"), Message("assistant", (Text(""),), thoughts=(Thought("hm", signature),)), user("2"))
     assert [turn["content"] for turn in out] == ["1", "2"]
+
+
+def test_a_blank_text_beside_calls_is_left_out():
+    """OpenAI-shaped models often write a line break before they call; the API refuses a block of white space."""
+    _, out = made(user("1"), replace(calls("a"), parts=(Text("\n\n"),)), result("a", " "))
+    assert [block["type"] for block in out[1]["content"]] == ["tool_use"]
+    assert out[2]["content"][0]["content"] == ""
 
 
 def test_a_cache_mark_is_on_the_last_block_that_can_have_it():
@@ -178,7 +187,7 @@ def test_nothing_that_was_said_is_lost_and_every_turn_is_whole(messages: list[Me
     for n, message in enumerate(messages):
         for part in message.parts:
             if isinstance(part, Text) and (n + 1 < len(messages) or message.role != "assistant"):
-                assert json.dumps(part.text, ensure_ascii=False) in written or not part.text
+                assert json.dumps(part.text, ensure_ascii=False) in written or not part.text.strip()
             elif isinstance(part, Document):
                 assert json.dumps(part.data, ensure_ascii=False) in written or "document" in dropped
         for call in message.tool_calls:

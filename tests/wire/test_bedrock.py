@@ -267,6 +267,15 @@ def test_what_one_side_says_in_a_row_is_one_turn_with_results_before_words():
     assert turns[2][1]["toolResult"]["content"] == [{"image": {"format": "png", "source": {"bytes": DATA}}}]
 
 
+@pytest.mark.parametrize("nothing", ["", " \n"])
+def test_blank_texts_and_turns_of_nothing_else_are_left_out(nothing: str):
+    silent = Message("assistant", (Text(nothing),), thoughts=(Thought("hm", "sealed"),))
+    asked = (user(Text("a")), silent, user(Text("b")), replace(CALLED[1], parts=(Text(nothing),)))
+    made = [[list(block) for block in turn] for turn in content(*asked)]
+    assert made[0] == [["text"], ["text"]]
+    assert {each for [each] in made[1]} == {"toolUse"}
+
+
 def test_cache_marks_follow_what_they_mark():
     made, dropped = body(
         Request((Message("system", (Text("s"),), cache=True), replace(user(Text("a")), cache=True), user(Text("b"))))
@@ -327,7 +336,7 @@ def test_an_image_in_a_bucket_goes_by_its_address():
     assert block == {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://bucket/a.JPEG"}}}}
 
 
-WORDS = st.text(min_size=1, max_size=8)
+WORDS = st.text(min_size=1, max_size=8).filter(str.strip)
 PARTS = st.one_of(
     WORDS.map(Text),
     st.sampled_from(["QQ==", "Qg=="]).map(lambda data: Image("image/png", data)),
