@@ -28,6 +28,7 @@ from llmctl.core.redact import MASK, StreamMask, redact
 from llmctl.core.types import Event, Fold, ToolCallDelta, readable_by
 from llmctl.wire import emulate
 from llmctl.wire.base import load
+from llmctl.wire.call_ids import paired
 from llmctl.wire.headers import request_id
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class AttemptRun:
         self.first_token_s: float | None = None
         self.finish_said = self.terminated = self.left_open = False
         """Of a stream: whether it gave its finish reason, said that nothing follows, and stayed open after its end."""
-        request = replace(request, messages=readable_by(deployment.maker, request.messages))
+        request = replace(request, messages=paired(readable_by(deployment.maker, request.messages)))
         self._shape: emulate.Reading | None = None
         if emulate.needed(request, deployment):
             self._shape, request = emulate.Reading(request), emulate.emulated(request, deployment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import ConnectionFailed, LlmctlError, Unavailable
 from llmctl.core.redact import Secret
-from llmctl.core.types import Event, Message, Params, Request, Text
+from llmctl.core.types import Event, Message, Params, Request, Text, ToolCall
 from llmctl.run.attempt import AttemptRun, Limits
 from llmctl.testing import Reply, ScriptedTransport, VirtualClock, run_virtual, sse
 from llmctl.wire.base import Endpoint, HttpRequest
@@ -279,6 +280,23 @@ def test_location_of_a_redirect_is_masked_and_without_its_query() -> None:
     assert error is not None
     assert "https://evil.example/***;" in error.message
     assert "secret" not in error.message
+
+
+def test_calls_that_share_an_id_are_told_apart() -> None:
+    called = (
+        Message("assistant", (), (ToolCall("call_0", "f", "{}"),)),
+        Message("tool", (Text("1"),), tool_call_id="call_0"),
+    )
+    transport = ScriptedTransport(Reply.stream("a"))
+    run = attempt(request=Request((*REQUEST.messages, *called, *called)))
+
+    async def consume() -> None:
+        async for _ in run.events(transport, VirtualClock()):
+            pass
+
+    run_virtual(consume())
+    sent = json.loads(transport.requests[0].body)["messages"]
+    assert sent[3]["tool_calls"][0]["id"] == sent[4]["tool_call_id"] == "call_0_2"
 
 
 def test_dropped_parameters_are_named() -> None:
