@@ -272,6 +272,18 @@ class AttemptRun:
             raise ContentFiltered("the provider's content filter stopped the answer")
         if self.fold.finish_reason == "error":
             raise Unavailable("the provider ended the answer with an error of its own")
+        if self.fold.finish_reason in ("stop", "tool_calls"):
+            self._check_calls()
+
+    def _check_calls(self) -> None:
+        """Raises BadResponse for calls that nobody can make: arguments with a piece missing may still be valid JSON."""
+        made = self.fold.completion()
+        if made.skipped and (made.tool_calls or self._shape):
+            raise BadResponse("an event of the stream was broken, so the arguments of its tool calls may not be whole")
+        if not all(call.name for call in made.tool_calls):
+            raise BadResponse("the answer holds a tool call without a name")
+        if made.finish_reason == "tool_calls" and not (made.tool_calls or made.text):
+            raise BadResponse("the answer says that it calls tools, and holds no call")
 
     def _present(self, error: LlmctlError) -> None:
         """Say where it happened, and mask what must not be shown, in the causes too: a traceback prints them."""

@@ -126,8 +126,8 @@ class Stream:
             for server_event in server_events:
                 if reading.done:
                     return
-                data = server_event.data
-                if data.strip() == b"[DONE]":
+                data = server_event.data.strip()
+                if data == b"[DONE]":
                     reading.done = True
                     return
                 document = loads(data)
@@ -135,8 +135,8 @@ class Stream:
                     event = reading.piece(server_event.name, document)
                 elif server_event.name == "error":
                     event = reading.piece("error", {"error": {"message": plain(data)}})
-                else:
-                    event = Event(skipped=1) if reading.finish is None else None
+                else:  # one without data only keeps the connection open
+                    event = Event(skipped=1) if data and reading.finish is None else None
                 if event is not None:
                     yield event
         except BadResponse:

@@ -282,13 +282,41 @@ def test_location_of_a_redirect_is_masked_and_without_its_query() -> None:
     assert "secret" not in error.message
 
 
+def called(arguments: str, name: str | None = None, index: int = 0) -> bytes:
+    function = {"name": name, "arguments": arguments}
+    row = {"index": index, "id": name and f"id-{name}", "function": function}
+    return sse({"choices": [{"index": 0, "delta": {"tool_calls": [row]}, "finish_reason": None}]})
+
+
+CALLS = piece(finish="tool_calls")
+BROKEN = b"data: {broken\n\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ((called('{"eur": 1', "pay"), BROKEN, called("0}"), CALLS), "may not be whole"),
+        ((called('{"eur": 1', "pay"), BROKEN, called("0}"), FINISH), "may not be whole"),
+        ((called('{"eur":', "pay"), called(" 10}", index=3), CALLS), "without a name"),
+        ((CALLS,), "holds no call"),
+        ((piece("a"), BROKEN, piece("b"), FINISH), None),
+        ((piece("a"), CALLS), None),
+        ((called("{}", "pay"), called("", "get", 1), CALLS), None),
+    ],
+)
+def test_a_call_that_cannot_be_made_is_no_answer(rows: tuple[bytes, ...], said: str | None) -> None:
+    _, error, _ = go(Timed(*rows, DONE))
+    assert (error and error.kind) == (said and "BadResponse")
+    assert error is None or (said and said in error.message)
+
+
 def test_calls_that_share_an_id_are_told_apart() -> None:
-    called = (
+    turn = (
         Message("assistant", (), (ToolCall("call_0", "f", "{}"),)),
         Message("tool", (Text("1"),), tool_call_id="call_0"),
     )
     transport = ScriptedTransport(Reply.stream("a"))
-    run = attempt(request=Request((*REQUEST.messages, *called, *called)))
+    run = attempt(request=Request((*REQUEST.messages, *turn, *turn)))
 
     async def consume() -> None:
         async for _ in run.events(transport, VirtualClock()):

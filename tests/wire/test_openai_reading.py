@@ -174,6 +174,11 @@ def test_a_broken_event_is_skipped_and_counted():
     assert (got.text, got.skipped) == ("ab", 2)
 
 
+def test_an_event_without_data_is_not_a_broken_one():
+    got = stream(sse(delta("a")) + b"event: ping\ndata: \n\n" + sse(delta("b", "stop")))
+    assert (got.text, got.skipped) == ("ab", 0)
+
+
 # --- errors in a stream ---------------------------------------------------------------------------------------------
 
 ERRORS = {
