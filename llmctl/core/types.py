@@ -249,20 +249,9 @@ class Fold:
     """Adds events up into a completion; cheap enough to run beside the stream (one list append an event)."""
 
     __slots__ = (
-        "_arguments",
-        "_calls",
-        "_fingerprint",
-        "_model",
-        "_reasoning",
-        "_refusal",
-        "_sealed",
-        "_skipped",
-        "_text",
-        "_thoughts",
-        "_vectors",
-        "finish_reason",
-        "usage",
-    )
+        "_arguments", "_calls", "_fingerprint", "_model", "_reasoning", "_refusal", "_sealed", "_skipped", "_text",
+        "_thoughts", "_vectors", "finish_reason", "usage",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._text: list[str] = []
@@ -326,13 +315,14 @@ class Fold:
         return "".join(self._text)
 
     def completion(self) -> Completion:
-        """The completion so far; whole once a finish reason has been heard."""
+        """The completion so far; whole once a finish reason has been heard. A whole call without arguments has `{}`."""
+        none = "{}" if self.finish_reason in ("stop", "tool_calls") else ""
         return Completion(
             text=self.text,
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
             tool_calls=tuple(
-                ToolCall(call.id, call.name, well_formed("".join(self._arguments[index])), call.signature)
+                ToolCall(call.id, call.name, well_formed("".join(self._arguments[index])) or none, call.signature)
                 for index, call in sorted(self._calls.items())
             ),
             finish_reason=self.finish_reason,

@@ -154,7 +154,7 @@ def _message(message: Message, dialect: Mapping[str, Any], dropped: list[str]) -
             {
                 "id": _call_id(call.id, dialect),
                 "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
+                "function": {"name": call.name, "arguments": call.arguments or "{}"},
             }
             for call in message.tool_calls
         ]

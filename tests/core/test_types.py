@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from llmctl.core.types import (
     Completion,
     Event,
+    FinishReason,
     Fold,
     Image,
     Message,
@@ -94,6 +95,12 @@ def test_a_tool_call_takes_the_first_id_and_name_it_hears_and_all_its_arguments(
     ]
     got = fold([Event(tool_calls=(piece,)) for piece in pieces])
     assert got.tool_calls == (ToolCall("b", "g", "[]"), ToolCall("a", "f", "{}"))
+
+
+@pytest.mark.parametrize(("finish", "expected"), [("tool_calls", "{}"), ("stop", "{}"), ("length", ""), (None, "")])
+def test_a_whole_call_without_arguments_has_an_empty_object(finish: FinishReason | None, expected: str):
+    made = fold([Event(tool_calls=(ToolCallDelta(0, "a", "f"),)), Event(finish_reason=finish)])
+    assert made.tool_calls == (ToolCall("a", "f", expected),)
 
 
 def test_a_surrogate_pair_split_between_fragments_of_arguments_is_joined():

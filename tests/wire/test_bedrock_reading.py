@@ -149,7 +149,7 @@ def test_arguments_for_a_block_that_never_began_are_skipped_and_begin_no_call():
 def test_a_repeated_beginning_is_one_call_and_another_id_at_its_index_another():
     look = begin_call(0, "look", "a") + delta({"toolUse": {"input": "{}"}}, 0)
     got, _ = read(START + begin_call(0, "look", "a") + look + begin_call(0, "find", "b") + stop("tool_use"))
-    assert got.tool_calls == (ToolCall("a", "look", "{}"), ToolCall("b", "find", ""))
+    assert got.tool_calls == (ToolCall("a", "look", "{}"), ToolCall("b", "find", "{}"))
 
 
 def test_a_tool_that_the_server_calls_itself_is_none_of_the_callers():

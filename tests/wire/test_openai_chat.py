@@ -323,7 +323,9 @@ messages = (
 
 
 def plain(message: Message) -> Message:
-    """The same message as the wire can tell it: text parts that stand alone are one."""
+    """The same message as the wire can tell it: text parts that stand alone are one, no arguments an empty object."""
+    calls = tuple(replace(call, arguments=call.arguments or "{}") for call in message.tool_calls)
+    message = replace(message, tool_calls=calls)
     if all(isinstance(part, Text) for part in message.parts):
         empty = not message.text and message.tool_calls
         return replace(message, parts=() if empty else (Text(message.text),))

@@ -298,7 +298,7 @@ def test_an_id_that_is_repeated_or_changes_without_a_name_is_the_same_call():
 def test_a_new_call_never_takes_a_number_that_is_in_use():
     rows = [call(0, "a", "f"), call(0, "b", "f"), call(1, "c", "f"), call(1, None, None, "x")]
     got = stream(sse(*(delta(tool_calls=[row]) for row in rows), delta(None, "tool_calls")))
-    assert [(c.id, c.arguments) for c in got.tool_calls] == [("a", ""), ("b", ""), ("c", "x")]
+    assert [(c.id, c.arguments) for c in got.tool_calls] == [("a", "{}"), ("b", "{}"), ("c", "x")]
 
 
 def test_calls_of_a_document_are_as_many_as_it_lists():
