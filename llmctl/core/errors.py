@@ -60,7 +60,7 @@ MATRIX: dict[str, Rule] = {
     "AnswerRejected": Rule("no", "no", "none", "provider", 10),
     "AnswerIncomplete": Rule("no", "no", "none", "provider", 8),
     "OutputFailed": Rule("no", "no", "none", "caller", 1),
-    "UsageError": Rule("no", "no", "none", "caller", 2),
+    "UsageError": Rule("no", "yes", "none", "request", 2),
 }
 
 COOLDOWN_S: dict[str, float] = {"QuotaExhausted": 600.0, "Unauthorized": 300.0, "ModelNotFound": 600.0}
@@ -245,7 +245,7 @@ class OutputFailed(LlmctlError):
 
 
 class UsageError(LlmctlError):
-    """The command or the library was called in a way that cannot be meant."""
+    """What was asked cannot be meant, or cannot be told to one target: another may take it."""
 
 
 def from_wire(wire_class: str) -> type[ProviderError]:

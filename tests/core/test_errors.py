@@ -65,7 +65,7 @@ def test_a_provider_error_is_retried_and_passed_on_as_the_matrix_says(kind: str)
     assert (MATRIX[kind].cooldown == "none") == (kind in NEVER_COOLS)
 
 
-@pytest.mark.parametrize("kind", sorted(set(EXITS) - set(CLASSES) - {"MissingCredential"}))
+@pytest.mark.parametrize("kind", sorted(set(EXITS) - set(CLASSES) - {"MissingCredential", "UsageError"}))
 def test_an_error_of_ours_ends_the_call(kind: str):
     assert (MATRIX[kind].again, MATRIX[kind].onward, MATRIX[kind].cooldown) == ("no", "no", "none")
 

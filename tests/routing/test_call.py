@@ -271,7 +271,7 @@ ROWS = [
     ("AnswerRejected", "a", "a", 10),
     ("AnswerIncomplete", "a", "a", 8),
     ("OutputFailed", "a", "a", 1),
-    ("UsageError", "a", "a", 2),
+    ("UsageError", "a", "ab", 2),
 ]
 
 

@@ -281,6 +281,26 @@ def test_at_most_six_tries() -> None:
     assert {deployment for deployment, _, _ in world.attempts} == {"triple-1", "second-1", "third-1"}
 
 
+PICTURE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}]}]
+
+
+@pytest.mark.parametrize(("last", "served"), [(OK, "mistral/c"), (ConnectionFailed("down"), None)])
+def test_a_link_that_cannot_be_told_the_request_is_passed_over(last: Reply | LlmctlError, served: str | None) -> None:
+    pytest.importorskip("botocore")
+    bedrock = {"model": "bedrock/b", "api_key": KEY, "api_base": "https://b.example"}
+    config = {**CONFIG, "models": {**CONFIG["models"], "second": bedrock}}
+    # On a real clock: Amazon's credentials are looked for on a thread, which virtual time does not wait for.
+    client = Client(config, environ={}, transport=ScriptedTransport(Reply(503), last), ledger=MemoryLedger())
+    with client:
+        if served:
+            assert client.complete(messages=PICTURE, model="triple", retries=0).served_by == served
+        else:
+            with pytest.raises(ConnectionFailed) as caught:
+                client.complete(messages=PICTURE, model="triple", retries=0)
+            assert caught.value.exit_code == 6
+            assert [each.outcome for each in caught.value.attempts][:2] == ["Unavailable", "UsageError"]
+
+
 @pytest.mark.parametrize(
     ("status", "exit_code"), [(400, 5), (401, 4), (403, 4), (404, 5), (413, 5), (422, 5), (402, 6)]
 )
