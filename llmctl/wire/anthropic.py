@@ -1,17 +1,16 @@
 """The Anthropic Messages protocol, under both of its API versions; several other servers speak the older one.
 
 https://platform.claude.com/docs/en/api/messages and .../api/migration-2026-10-21 (read 2026-11-20), and the types of
-anthropics/anthropic-sdk-python. Which model takes what stands in the table of generations below; whatever is not in it
-(a budget for a model that thinks as it likes, a prefill for one that takes none) is sent, and the API's own refusal
-says what to do. Turns are in `anthropic_turns`, reading in `anthropic_reading`, errors in `anthropic_errors`.
+anthropics/anthropic-sdk-python. Which model takes what is in `claude`, turns are in `anthropic_turns`, reading in
+`anthropic_reading`, errors in `anthropic_errors`.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import UsageError
+from llmctl.wire import claude
 from llmctl.wire.anthropic_errors import classify
 from llmctl.wire.anthropic_reading import decoder
 from llmctl.wire.anthropic_turns import turns
@@ -31,18 +30,8 @@ NEWER = "2026-10-21"
 """The API version with bearer keys and without sampling parameters, which it refuses even at their defaults."""
 OLDER = "2023-06-01"
 
-# Generations of Claude, as their names say them: (4, 5) for claude-sonnet-4-5-20250929.
-_NAMED = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
-_UNNUMBERED = (99, 0)  # claude-mythos-preview: newer than the habit of numbering
-_NEWER_SINCE = (4, 7)  # which refuse sampling parameters under either version
-_EFFORT_SINCE = (4, 6)  # and Claude Opus 4.5: https://platform.claude.com/docs/en/build-with-claude/effort
-_SHORT_UNTIL = (3, 5)  # Claude 3 and older write 4,096 tokens at most; asking for more is refused
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
-
 _DEFAULT_MAX_TOKENS = 8192
 _SHORT_MAX_TOKENS = 4096
-_NEVER = ("seed", "presence_penalty", "frequency_penalty")
-_SAMPLING = ("temperature", "top_p", "top_k")
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control")
 """What counting takes of a request: https://platform.claude.com/docs/en/api/messages/count_tokens."""
 
@@ -79,42 +68,31 @@ def _http(method: str, path: str, deployment: Deployment, endpoint: Endpoint, bo
 
 def _version(deployment: Deployment, endpoint: Endpoint) -> str:
     """The API version: the one that is set, else by the model. What is no Claude is on a server that has the older."""
-    made = _generation(deployment)
-    return endpoint.api_version or (NEWER if made and made >= _NEWER_SINCE else OLDER)
-
-
-def _generation(deployment: Deployment) -> tuple[int, int] | None:
-    """The generation that the name of a Claude says, the newest where it says none; None for any other model."""
-    name = _name(deployment)
-    if found := _NAMED.search(name):
-        return int(found[1]), int(found[2] or 0)
-    return _UNNUMBERED if "claude" in name else None
-
-
-def _name(deployment: Deployment) -> str:
-    return (deployment.base_model or deployment.model).lower()
+    return endpoint.api_version or (OLDER if claude.samples(deployment) else NEWER)
 
 
 def _body(request: Request, deployment: Deployment, endpoint: Endpoint) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The body for `request`, and what could not be put into it."""
-    params, dropped = request.params, [name for name in _NEVER if getattr(request.params, name) is not None]
+    dropped: list[str] = []
+    params = claude.taken(request, deployment, dropped, sampled=_version(deployment, endpoint) < NEWER)
     system, messages = turns(request.messages, dropped)
-    thinking = _thinking(request, dropped)
+    thinking = claude.thinking(params)
     body: dict[str, Any] = {"model": deployment.model, "max_tokens": _max_tokens(params, deployment, thinking)}
     body["messages"] = messages
     if system:
         body["system"] = system
     if thinking:
         body["thinking"] = thinking
-    _add_sampling(body, params, dropped, taken=_version(deployment, endpoint) < NEWER)
-    _add_stop(body, params, dropped)
+    body |= {name: value for name in claude.SAMPLING if (value := getattr(params, name)) is not None}
+    if params.stop:
+        body["stop_sequences"] = list(params.stop)
     if params.user is not None:
         body["metadata"] = {"user_id": params.user}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
     if choice := _tool_choice(request):
         body["tool_choice"] = choice
-    if form := _output_config(request, deployment, dropped):
+    if form := _output_config(request, params, dropped):
         body["output_config"] = form
     if request.stream:
         body["stream"] = True
@@ -125,47 +103,8 @@ def _max_tokens(params: Params, deployment: Deployment, thinking: Mapping[str, A
     """The cap on the answer, which the API requires; where nobody set one, a budget for thoughts comes on top of it."""
     if params.max_tokens is not None:
         return params.max_tokens
-    made = _generation(deployment) or _UNNUMBERED
-    family = _SHORT_MAX_TOKENS if made < _SHORT_UNTIL else _DEFAULT_MAX_TOKENS
+    family = _SHORT_MAX_TOKENS if claude.writes_little(deployment) else _DEFAULT_MAX_TOKENS
     return deployment.max_output or family + int(thinking.get("budget_tokens", 0))
-
-
-def _thinking(request: Request, dropped: list[str]) -> dict[str, Any]:
-    """How to think; a tool that must be called excludes it, and is worth more: somebody waits for that call."""
-    budget = request.params.reasoning_tokens
-    if budget is None:
-        return {}
-    if request.tools and request.tool_choice not in (None, "auto", "none"):
-        dropped.append("reasoning_tokens")
-        return {}
-    return {"type": "enabled", "budget_tokens": budget} if budget > 0 else {"type": "disabled"}
-
-
-def _add_sampling(body: dict[str, Any], params: Params, dropped: list[str], *, taken: bool) -> None:
-    """Put the sampling parameters into `body`, or into `dropped`: beside a budget for thoughts most are refused.
-
-    https://platform.claude.com/docs/en/build-with-claude/extended-thinking, "Feature compatibility": no temperature
-    but 1, no top_k, and top_p from 0.95 to 1.
-    """
-    thinks = "budget_tokens" in body.get("thinking", {})
-    for name in _SAMPLING:
-        value = getattr(params, name)
-        fits = not thinks or (name == "temperature" and value == 1) or (name == "top_p" and value and value >= 0.95)
-        if value is None:
-            continue
-        if taken and fits:
-            body[name] = value
-        else:
-            dropped.append(name)
-
-
-def _add_stop(body: dict[str, Any], params: Params, dropped: list[str]) -> None:
-    """Put the stop sequences into `body`; one of nothing but white space is refused, so it goes into `dropped`."""
-    stop = [each for each in params.stop if each.strip()]
-    if stop:
-        body["stop_sequences"] = stop
-    if len(stop) < len(params.stop):
-        dropped.append("stop")
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -197,21 +136,15 @@ def _tool_choice(request: Request) -> dict[str, Any]:
             return {"type": "tool", "name": name} | at_most_one
 
 
-def _output_config(request: Request, deployment: Deployment, dropped: list[str]) -> dict[str, Any]:
+def _output_config(request: Request, params: Params, dropped: list[str]) -> dict[str, Any]:
     """The shape of the answer and the effort that goes into it.
 
-    Any JSON has no form here: a schema that closes no object is refused, and one that closes it admits only `{}`. An
-    older model knows no effort, and a budget in its place would be a guess at the caller's money.
+    Any JSON has no form here: a schema that closes no object is refused, and one that closes it admits only `{}`.
     """
     out: dict[str, Any] = {}
-    wanted, effort = request.response_format, request.params.reasoning_effort
-    if effort is not None:
-        made = _generation(deployment) or _UNNUMBERED
-        knows = made >= _EFFORT_SINCE or (made == (4, 5) and "opus" in _name(deployment))
-        if knows and effort in _EFFORTS:
-            out["effort"] = effort
-        else:
-            dropped.append("reasoning_effort")
+    wanted = request.response_format
+    if params.reasoning_effort is not None:
+        out["effort"] = params.reasoning_effort
     if wanted is not None:
         if wanted.kind == "json_schema" and wanted.schema is not None:
             out["format"] = {"type": "json_schema", "schema": wanted.schema}

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from llmctl.core.errors import UsageError
 from llmctl.core.types import Tool
-from llmctl.wire import bedrock_vectors
+from llmctl.wire import bedrock_vectors, claude
 from llmctl.wire.base import Encoded, HttpRequest
 from llmctl.wire.bedrock_errors import classify
 from llmctl.wire.bedrock_reading import decoder
@@ -46,14 +47,10 @@ _PLACES: dict[str, dict[str, tuple[str, ...]]] = {
         "amazon": (_MORE, "reasoningConfig", "maxReasoningEffort"),
         "openai": (_MORE, "reasoning_effort"),
     },
-    "reasoning_tokens": {"anthropic": (_MORE, "thinking", "budget_tokens")},
+    "reasoning_tokens": {},
 }
 """Our parameter -> maker -> where in the body it looks for it (vercel/ai issue 11467: the bare effort is OpenAI's)."""
-_SWITCHES = {
-    ("reasoning_effort", "amazon"): (_MORE, "reasoningConfig", "type"),
-    ("reasoning_tokens", "anthropic"): (_MORE, "thinking", "type"),
-}
-"""What must also be "enabled"."""
+_EFFORTS = ("low", "medium", "high")  # of all makers but Anthropic
 _CHOICES: dict[str, dict[str, Any]] = {"auto": {"auto": {}}, "required": {"any": {}}}
 _USER = re.compile(r"[a-zA-Z0-9\s:_@$#=/+,.-]{1,256}")
 _COUNTED = ("messages", "system", "toolConfig", _MORE)
@@ -113,7 +110,13 @@ def body_of(request: Request, deployment: Deployment) -> tuple[dict[str, Any], t
     body: dict[str, Any] = {"messages": turns}
     if system:
         body["system"] = system
-    _add_params(body, request.params, maker, dropped)
+    params = request.params
+    if maker == "anthropic":
+        params = claude.taken(request, deployment, dropped, sampled=claude.samples(deployment))
+        if thinking := claude.thinking(params):
+            _put(body, (_MORE, "thinking"), thinking)
+            params = replace(params, reasoning_tokens=None)
+    _add_params(body, params, maker, dropped)
     _add_tools(body, request, dropped)
     if request.response_format is not None:
         _add_format(body, request.response_format, dropped)
@@ -141,12 +144,13 @@ def _add_params(body: dict[str, Any], params: Params, maker: str, dropped: list[
         value = getattr(params, name)
         if value is None:
             continue
-        if maker not in places:
+        unknown = name == "reasoning_effort" and maker != "anthropic" and value not in _EFFORTS
+        if unknown or maker not in places:
             dropped.append(name)
             continue
+        if (name, maker) == ("reasoning_effort", "amazon"):
+            _put(body, (_MORE, "reasoningConfig", "type"), "enabled")
         _put(body, places[maker], value)
-        if (name, maker) in _SWITCHES:
-            _put(body, _SWITCHES[name, maker], "enabled")
     if params.user is not None:
         if _USER.fullmatch(params.user):
             body["requestMetadata"] = {"user": params.user}

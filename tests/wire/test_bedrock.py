@@ -41,6 +41,7 @@ CLAUDE, NOVA, GPT, LLAMA = (
     "openai.gpt-oss-120b-1:0",
     "meta.llama3-70b-instruct-v1:0",
 )
+SAMPLING = "us.anthropic.claude-sonnet-4-5-20250929-v1:0"  # the newer one takes no sampling parameters
 DATA = "aGk="
 TOOL = Tool("look", parameters={"type": "object"})
 CALLED = (
@@ -119,7 +120,7 @@ def test_models_are_listed_beside_the_runtime(base: str, listed: str):
 
 
 def test_tokens_are_counted_for_the_conversation_alone():
-    asked = Request((Message("system", (Text("s"),)), *ASKED), Params(max_tokens=9, top_k=3), (TOOL,))
+    asked = Request((Message("system", (Text("s"),)), *ASKED), Params(max_tokens=9, reasoning_tokens=3), (TOOL,))
     sent = bedrock.counting(asked, deployment(), Endpoint(BASE, Secret("")))
     assert sent.url.endswith("/count-tokens")
     counted = json.loads(sent.body)["input"]["converse"]
@@ -129,7 +130,7 @@ def test_tokens_are_counted_for_the_conversation_alone():
 @pytest.mark.parametrize(
     ("model", "params", "more", "dropped"),
     [
-        (CLAUDE, {"top_k": 5}, {"additionalModelRequestFields": {"top_k": 5}}, ()),
+        (SAMPLING, {"top_k": 5}, {"additionalModelRequestFields": {"top_k": 5}}, ()),
         (NOVA, {"top_k": 5}, {"additionalModelRequestFields": {"inferenceConfig": {"topK": 5}}}, ()),
         ("cohere.command-r-v1:0", {"top_k": 5}, {"additionalModelRequestFields": {"k": 5}}, ()),
         (LLAMA, {"top_k": 5, "reasoning_effort": "low"}, {}, ("top_k", "reasoning_effort")),
@@ -142,7 +143,22 @@ def test_tokens_are_counted_for_the_conversation_alone():
             (),
         ),
         (GPT, {"reasoning_tokens": 2000}, {}, ("reasoning_tokens",)),
-        (CLAUDE, {"temperature": 0.0, "top_p": 0.5}, {"inferenceConfig": {"temperature": 0.0, "topP": 0.5}}, ()),
+        (SAMPLING, {"temperature": 0.0, "top_p": 0.5}, {"inferenceConfig": {"temperature": 0.0, "topP": 0.5}}, ()),
+        (CLAUDE, {"temperature": 1.0, "top_p": 0.5, "top_k": 5}, {}, ("temperature", "top_p", "top_k")),
+        (
+            SAMPLING,
+            {"reasoning_tokens": 2000, "temperature": 0.5, "top_p": 0.95},
+            {
+                "additionalModelRequestFields": {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+                "inferenceConfig": {"topP": 0.95},
+            },
+            ("temperature",),
+        ),
+        (CLAUDE, {"reasoning_tokens": 0}, {"additionalModelRequestFields": {"thinking": {"type": "disabled"}}}, ()),
+        (SAMPLING, {"reasoning_effort": "low"}, {}, ("reasoning_effort",)),
+        (CLAUDE, {"stop": ("\n", "END")}, {"inferenceConfig": {"stopSequences": ["END"]}}, ("stop",)),
+        (CLAUDE, {"reasoning_effort": "none"}, {}, ("reasoning_effort",)),
+        (NOVA, {"reasoning_effort": "minimal"}, {}, ("reasoning_effort",)),
         (CLAUDE, {"seed": 0, "presence_penalty": 0.0}, {}, ("seed", "presence_penalty")),
         (CLAUDE, {"parallel_tool_calls": False}, {}, ("parallel_tool_calls",)),
         (CLAUDE, {"parallel_tool_calls": True}, {}, ()),
@@ -165,11 +181,18 @@ def test_a_parameter_goes_where_the_models_maker_looks_for_it_or_is_announced(
     assert (made, left) == (more, dropped)
 
 
+def test_a_tool_that_claude_must_call_is_worth_more_than_its_thoughts():
+    asked = Request(ASKED, Params(reasoning_tokens=2000), (TOOL,), "required")
+    made, dropped = body(asked, SAMPLING)
+    assert (made["toolConfig"]["toolChoice"], dropped) == ({"any": {}}, ("reasoning_tokens",))
+    assert "additionalModelRequestFields" not in made
+
+
 def test_a_profile_that_hides_its_model_is_known_by_its_base_model():
     arn = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
     asked = Request(ASKED, Params(top_k=5))
     assert body(asked, arn) == ({"messages": [{"role": "user", "content": [{"text": "Say hello."}]}]}, ("top_k",))
-    assert body(asked, arn, base_model="claude-sonnet-5")[1] == ()
+    assert body(asked, arn, base_model="claude-sonnet-4-5")[1] == ()
 
 
 def test_a_schema_is_a_string_and_a_plain_json_mode_has_no_form():
