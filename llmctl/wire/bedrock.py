@@ -138,7 +138,9 @@ def _put(body: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 def _add_params(body: dict[str, Any], params: Params, maker: str, dropped: list[str]) -> None:
     for name, field in _CONFIG.items():
         value = getattr(params, name)
-        if value is not None and value != ():
+        if name == "temperature" and (value or 0) > claude.HOTTEST:
+            dropped.append(name)
+        elif value is not None and value != ():
             _put(body, ("inferenceConfig", field), list(value) if name == "stop" else value)
     for name, places in _PLACES.items():
         value = getattr(params, name)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from llmctl.core.types import Params, Request
 
 SAMPLING = ("temperature", "top_p", "top_k")
+HOTTEST = 1
+"""The highest temperature that Anthropic and Bedrock take; OpenAI and Gemini take 2."""
 
 # Generations of Claude, as their names say them: (4, 5) for claude-sonnet-4-5-20250929.
 _NAMED = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
@@ -54,7 +56,7 @@ def taken(request: Request, deployment: Deployment, dropped: list[str], *, sampl
     for name in SAMPLING:
         value = getattr(params, name)
         fits = not thinks or (name == "temperature" and value == 1) or (name == "top_p" and value and value >= 0.95)
-        if value is not None and not (sampled and fits):
+        if value is not None and (not (sampled and fits) or (name == "temperature" and value > HOTTEST)):
             refused.append(name)
     if params.reasoning_effort is not None and not _knows(params.reasoning_effort, deployment):
         refused.append("reasoning_effort")

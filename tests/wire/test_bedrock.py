@@ -142,6 +142,8 @@ def test_tokens_are_counted_for_the_conversation_alone():
             {"additionalModelRequestFields": {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "low"}}},
             (),
         ),
+        (LLAMA, {"temperature": 1.5}, {}, ("temperature",)),
+        (SAMPLING, {"temperature": 1.5}, {}, ("temperature",)),
         (GPT, {"reasoning_tokens": 2000}, {}, ("reasoning_tokens",)),
         (SAMPLING, {"temperature": 0.0, "top_p": 0.5}, {"inferenceConfig": {"temperature": 0.0, "topP": 0.5}}, ()),
         (CLAUDE, {"temperature": 1.0, "top_p": 0.5, "top_k": 5}, {}, ("temperature", "top_p", "top_k")),
