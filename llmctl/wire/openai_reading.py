@@ -88,7 +88,7 @@ class ChatReading:
         if choice is None:
             return Event(usage=usage, **_says(document)) if usage else None
         self._answered = True
-        text, reasoning, calls, refusal = message_pieces(obj(choice.get("delta")))
+        text, reasoning, calls, refusal = message_pieces(obj(choice.get("delta", choice.get("message"))))
         self.finish = finish_reason(choice)
         last = self.finish is not None
         return Event(

@@ -174,6 +174,13 @@ def test_a_broken_event_is_skipped_and_counted():
     assert (got.text, got.skipped) == ("ab", 2)
 
 
+def test_a_choice_of_a_stream_may_hold_a_message_in_place_of_a_delta():
+    whole = {"index": 0, "message": {"content": "ab"}, "finish_reason": "stop"}
+    assert stream(sse({"choices": [whole]}), DONE).text == "ab"
+    both = {"index": 0, "delta": {}, "message": {"content": "ab"}, "finish_reason": "stop"}
+    assert stream(sse(delta("ab"), {"choices": [both]}), DONE).text == "ab"
+
+
 def test_an_event_without_data_is_not_a_broken_one():
     got = stream(sse(delta("a")) + b"event: ping\ndata: \n\n" + sse(delta("b", "stop")))
     assert (got.text, got.skipped) == ("ab", 0)
