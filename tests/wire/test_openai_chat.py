@@ -175,7 +175,7 @@ def test_a_model_that_reasons_is_not_sent_what_it_refuses(model: str, refused_at
     ("name", "params", "sent", "dropped"),
     [
         ("groq", {"top_k": 3}, {}, ("top_k",)),
-        ("mistral", {"seed": 5, "user": "u"}, {"random_seed": 5}, ("user",)),
+        ("mistral", {"seed": 5, "top_k": 3, "user": "u"}, {"random_seed": 5, "top_k": 3}, ("user",)),
         ("cohere", {"parallel_tool_calls": False}, {}, ("parallel_tool_calls",)),
         ("deepseek", {"temperature": 0.5}, {"temperature": 0.5}, ()),
         ("dashscope", {"reasoning_tokens": 99}, {"thinking_budget": 99}, ()),
