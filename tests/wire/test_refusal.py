@@ -43,6 +43,7 @@ SAID = {
         "This request violates our usage policies.",
         "blocked: invalid token",  # Cohere, 498
         "input new_sensitive",  # MiniMax
+        "This request has been flagged for potentially high-risk cyber activity.",  # OpenAI
         "系统检测到输入或生成内容可能包含不安全或敏感内容",
     ),
     "quota": (
@@ -55,6 +56,7 @@ SAID = {
         "Account acme is suspended, possibly due to reaching the monthly spending limit",  # Fireworks, 412
         "Access denied, please make sure your account is in good standing.",  # Alibaba
         "Billing hard limit has been reached",
+        "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing.",  # Gemini
         "Your account is not active, please check your billing details on our website.",
         "You are using a Trial key, which is limited to 1000 API calls / month.",  # Cohere
         "您的账户已欠费,请充值后重试",
