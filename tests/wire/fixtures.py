@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from llmctl.core.types import (
     ToolCall,
 )
 from llmctl.wire.base import PROTOCOLS, AwsKeys, Encoded, Endpoint, Wire, load
-from tests.wire.native import READERS
+from tests.wire.native import reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,7 +101,7 @@ def cases(kind: str) -> tuple[Case, ...]:
 def why_not(case: Case) -> str:
     """Why a request fixture is of a kind that we do not speak, "" when we do."""
     asked = case.data["canonical"]
-    if asked.get("api", "") not in ("", *READERS):
+    if "api" in asked and reader_of(case.data["sdk_call"]) is None:
         return f"the {asked['api']} API is another protocol"
     if asked.get("op", "") not in ("", *_OPERATIONS):
         return f"nobody asks for {asked['op']}"
@@ -113,7 +113,11 @@ def why_not(case: Case) -> str:
 def deployment_of(case: Case) -> Deployment:
     """The deployment that a request fixture addresses."""
     asked = case.data["canonical"]
-    return Deployment("d", case.provider, asked.get("model", case.data.get("sdk_kwargs", {}).get("model", "")))
+    return Deployment("d", case.provider, asked.get("model", _model_of(case.data.get("sdk_kwargs", {}))))
+
+
+def _model_of(given: dict[str, Any]) -> str:
+    return given.get("model", given.get("modelId", ""))
 
 
 def endpoint_of(case: Case) -> Endpoint:
@@ -128,6 +132,8 @@ def endpoint_of(case: Case) -> Endpoint:
     version = parse_qs(url.query).get("api-version", [""])[0]
     if case.provider.protocol == "gemini":
         version = url.path.split("/")[1]
+    if asked.get("op") == "list_models":  # no model says which version to speak
+        version = version or headers.get("anthropic-version", "")
     account = {name: value for name, value in headers.items() if name.startswith(("openai-", "anthropic-beta"))}
     token = name == "authorization" and case.provider.protocol in ("azure", "gemini", "bedrock")
     bearer = token or asked.get("anthropic_auth") == "bearer"
@@ -156,8 +162,9 @@ def encoded(case: Case) -> Encoded:
 def request_of(case: Case) -> Request:
     """Our request for the neutral call of a fixture."""
     asked = case.data["canonical"]
-    if "api" in asked:
-        return READERS[asked["api"]](case.data["sdk_kwargs"])
+    if "api" in asked and (reader := reader_of(case.data["sdk_call"])):
+        request = reader(case.data["sdk_kwargs"])
+        return replace(request, stream=request.stream or "stream" in case.data["request"]["url"])
     wanted, given = asked.get("response_format"), asked.get("input", ())
     params = dict(asked.get("params", {}))
     params["stop"] = tuple(params.get("stop", ()))

@@ -22,6 +22,7 @@ from llmctl.core.types import (
     Tool,
     ToolCall,
 )
+from llmctl.wire.openai_shape import messages_of, response_format_of, tool_choice_of, tools_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,16 +52,24 @@ def _camel(key: str) -> str:
 # --- Anthropic -----------------------------------------------------------------------------------------------------
 
 
+_ANTHROPIC_TOOL = {"name", "description", "input_schema", "strict"}
+
+
 def anthropic(given: dict[str, Any]) -> Request:
     """The request of `messages.create(**given)`."""
     rest = dict(given)
-    system, turns = rest.pop("system", []), rest.pop("messages")
+    turns = rest.pop("messages")
+    # A mark that says how long to keep is passed through too.
+    longer = any(each["cache_control"].keys() != {"type"} for each in _marked(rest.get("system", [])))
+    system = [] if longer else rest.pop("system", [])
     thinking, form = rest.pop("thinking", {}), rest.pop("output_config", {})
     choice = rest.pop("tool_choice", {})
     names = {"any": "required", "tool": choice.get("name")}
     rest.pop("model")
     if thinking and thinking.get("type") != "enabled":
         rest["thinking"] = thinking
+    # Tools that are no functions, or that say more than a function does, are passed through.
+    tools = () if any(not each.keys() <= _ANTHROPIC_TOOL for each in rest.get("tools", ())) else rest.pop("tools", ())
     schema = form.get("format", {}).get("schema")
     return Request(
         messages=(*_anthropic_system(system), *(each for turn in turns for each in _anthropic_turn(turn))),
@@ -74,16 +83,19 @@ def anthropic(given: dict[str, Any]) -> Request:
             reasoning_tokens=thinking.get("budget_tokens"),
             reasoning_effort=form.get("effort"),
             parallel_tool_calls=False if choice.get("disable_parallel_tool_use") else None,
-            extra={key: value for key, value in rest.items() if key not in ("stream", "tools")},
+            extra={key: value for key, value in rest.items() if key != "stream"},
         ),
         tools=tuple(
-            Tool(each["name"], each.get("description", ""), each["input_schema"], each.get("strict"))
-            for each in rest.get("tools", ())
+            Tool(each["name"], each.get("description", ""), each["input_schema"], each.get("strict")) for each in tools
         ),
         tool_choice=names.get(choice["type"], choice["type"]) if choice else None,
         response_format=ResponseFormat("json_schema", schema) if schema else None,
         stream=rest.get("stream", False),
     )
+
+
+def _marked(system: Any) -> list[dict[str, Any]]:
+    return [each for each in system if isinstance(each, dict) and "cache_control" in each]
 
 
 def _anthropic_system(system: Any) -> Iterable[Message]:
@@ -163,13 +175,18 @@ _GEMINI_PARAMS = {
     "temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "max_output_tokens": "max_tokens", "seed": "seed",
     "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty",
 }  # fmt: skip
+_GEMINI_OWN = ("automatic_function_calling", "http_options")
+"""What only tells the SDK something."""
 _GEMINI_TOP = ("safety_settings", "tool_config", "cached_content", "labels")
 
 
 def gemini(given: dict[str, Any]) -> Request:
     """The request of `models.generate_content(**given)`."""
     config = plain(given.get("config") or {})
-    system = config.pop("system_instruction", None)
+    for key in _GEMINI_OWN:
+        config.pop(key, None)
+    system = config.pop("system_instruction", ())
+    system = [{"text": system}] if isinstance(system, str) else system["parts"] if system else ()
     contents = plain(given["contents"])
     if isinstance(contents, (str, dict)):
         contents = [contents]
@@ -177,15 +194,20 @@ def gemini(given: dict[str, Any]) -> Request:
     schema = config.pop("response_json_schema", None)
     if schema is not None:
         config.pop("response_mime_type", None)
-    declared = [each for tool in config.pop("tools", ()) for each in tool["function_declarations"]]
+    tools = config.pop("tools", ())
+    declared = [each for tool in tools for each in tool.get("function_declarations", ({},))]
+    if any(not each or "parameters" in each for each in declared):  # no functions, or with a schema of Google's own
+        declared = []
     extra = {_camel(key): camel(config.pop(key)) for key in _GEMINI_TOP if key in config}
+    if tools and not declared:
+        extra["tools"] = [{_camel(key): value for key, value in tool.items()} for tool in tools]
     stop = tuple(config.pop("stop_sequences", ()))
     budget = config.get("thinking_config", {}).get("thinking_budget")
     if config:
         extra["generationConfig"] = {_camel(k): v if k == "response_schema" else camel(v) for k, v in config.items()}
     return Request(
         messages=(
-            *((Message("system", (Text(system),)),) if isinstance(system, str) else ()),
+            *(Message("system", (_gemini_part(part),)) for part in system),
             *(each for content in contents for each in _gemini_turn(content)),
         ),
         params=Params(**params, stop=stop, reasoning_tokens=budget, extra=extra),
@@ -215,8 +237,11 @@ def _gemini_turn(content: Any) -> list[Message]:
 def _gemini_part(block: dict[str, Any]) -> Part:
     if "text" in block:
         return Text(block["text"])
+    if "file_data" in block:
+        return Image(block["file_data"].get("mime_type", ""), url=block["file_data"]["file_uri"])
     inline = block["inline_data"]
-    return Image(inline["mime_type"], inline["data"])
+    kind = Image if inline["mime_type"].startswith("image/") else Document
+    return kind(inline["mime_type"], inline["data"])
 
 
 def _gemini_thought(block: dict[str, Any]) -> Thought | None:
@@ -230,5 +255,89 @@ def _gemini_call(block: dict[str, Any]) -> ToolCall | None:
     return ToolCall(call.get("id", ""), call["name"], json.dumps(call["args"]), block.get("thought_signature", ""))
 
 
-READERS: dict[str, Callable[[dict[str, Any]], Request]] = {"messages": anthropic, "generateContent": gemini}
-"""The `api` of a fixture's canonical call -> what reads the SDK's arguments."""
+# --- OpenAI's chat ---------------------------------------------------------------------------------------------------
+
+_CHAT_PARAMS = {
+    "temperature": "temperature", "top_p": "top_p", "max_tokens": "max_tokens", "max_completion_tokens": "max_tokens",
+    "seed": "seed", "presence_penalty": "presence_penalty", "frequency_penalty": "frequency_penalty", "user": "user",
+    "reasoning_effort": "reasoning_effort", "parallel_tool_calls": "parallel_tool_calls",
+}  # fmt: skip
+
+
+def chat(given: dict[str, Any]) -> Request:
+    """The request of `chat.completions.create(**given)`."""
+    rest = {key: value for key, value in given.items() if key not in ("model", "stream_options")}
+    params = {ours: rest.pop(theirs) for theirs, ours in _CHAT_PARAMS.items() if theirs in rest}
+    stop, form = rest.pop("stop", ()), rest.pop("response_format", None)
+    return Request(
+        messages=messages_of(rest.pop("messages")),
+        tools=tools_of(rest.pop("tools", ())),
+        tool_choice=tool_choice_of(rest.pop("tool_choice", None)),
+        response_format=response_format_of(form) if form else None,
+        stream=rest.pop("stream", False),
+        params=Params(**params, stop=(stop,) if isinstance(stop, str) else tuple(stop), extra=rest),
+    )
+
+
+# --- Bedrock -------------------------------------------------------------------------------------------------------
+
+
+def converse(given: dict[str, Any]) -> Request:
+    """The request of `converse(**given)`: what it asks for is passed through, only the conversation is read."""
+    rest = {key: value for key, value in plain(given).items() if key not in ("modelId", "messages", "system")}
+    system = [Message("system", (Text(each["text"]),)) for each in given.get("system", ())]
+    turns = [each for turn in plain(given["messages"]) for each in _turn(turn)]
+    return Request((*system, *turns), Params(extra=rest), stream=False)
+
+
+def _turn(turn: dict[str, Any]) -> list[Message]:
+    blocks = turn["content"]
+    if turn["role"] == "assistant":
+        return [_assistant(blocks, _converse_thought, _converse_call, lambda block: Text(block["text"]))]
+    results = [
+        Message(
+            "tool",
+            tuple(Text(each["text"] if "text" in each else json.dumps(each["json"])) for each in result["content"]),
+            tool_call_id=result["toolUseId"],
+            is_error=result.get("status") == "error",
+        )
+        for result in (block["toolResult"] for block in blocks if "toolResult" in block)
+    ]
+    parts = tuple(_converse_part(block) for block in blocks if "toolResult" not in block)
+    return results + ([Message("user", parts)] if parts else [])
+
+
+def _converse_part(block: dict[str, Any]) -> Part:
+    if "text" in block:
+        return Text(block["text"])
+    kind = "image" if "image" in block else "document"
+    data = block[kind]["source"]["bytes"]
+    if kind == "image":
+        return Image(f"image/{block[kind]['format']}", data)
+    return Document(f"application/{block[kind]['format']}", data, block[kind]["name"])
+
+
+def _converse_thought(block: dict[str, Any]) -> Thought | None:
+    thought = block.get("reasoningContent")
+    if thought is None:
+        return None
+    said = thought.get("reasoningText", {})
+    return Thought(said.get("text", ""), said.get("signature", ""), thought.get("redactedContent", ""))
+
+
+def _converse_call(block: dict[str, Any]) -> ToolCall | None:
+    call = block.get("toolUse")
+    return None if call is None else ToolCall(call["toolUseId"], call["name"], json.dumps(call["input"]))
+
+
+_BY_CALL: dict[str, Callable[[dict[str, Any]], Request]] = {
+    "messages.create": anthropic,
+    "models.generate_content": gemini,
+    "chat.completions.create": chat,
+    "converse": converse,
+}
+
+
+def reader_of(sdk_call: str) -> Callable[[dict[str, Any]], Request] | None:
+    """What reads the arguments of a call of an SDK ("converse|converse_stream" names two), None where nothing does."""
+    return _BY_CALL.get(sdk_call.partition("|")[0])
