@@ -78,6 +78,108 @@ def _with_short_ids(message: Json) -> Json:
     return message | {"tool_calls": [call | {"id": _short(call["id"])} for call in calls]} if calls else message
 
 
+def _joined(message: Json) -> Json:
+    parts = message["content"]
+    if not isinstance(parts, list) or any(part.get("type") != "text" for part in parts):
+        return message
+    return message | {"content": "".join(part["text"] for part in parts)}
+
+
+def _with_document_names(body: Json, asked: Json) -> Json:
+    contents = [message["content"] for message in asked.get("messages", ()) if isinstance(message["content"], list)]
+    names = iter([part["name"] for content in contents for part in content if part["type"] == "document"])
+
+    def named(message: Json) -> Json:
+        parts = message["content"] if isinstance(message["content"], list) else ()
+        given = [p | {"document_name": next(names)} if p.get("type") == "document_url" else p for p in parts]
+        return message | {"content": given} if parts else message
+
+    return _each_message(named)(body, asked)
+
+
+def _with_results_in_one_turn(body: Json, _: Json) -> Json:
+    turns: list[Json] = []
+    for turn in body.get("messages", ()):
+        before = turns[-1]["content"] if turns and turns[-1]["role"] == turn["role"] == "user" else ()
+        if before and isinstance(before[0], dict) and before[0]["type"] == "tool_result":
+            said = turn["content"]
+            blocks = [{"type": "text", "text": said}] if isinstance(said, str) else said
+            turns[-1] = turns[-1] | {"content": [*before, *blocks]}
+        else:
+            turns.append(turn)
+    return body | {"messages": turns} if turns else body
+
+
+def _without_closed_tools(body: Json, asked: Json) -> Json:
+    used = any(message.get("tool_calls") for message in asked.get("messages", ()))
+    return body if used or asked.get("tool_choice") != "none" else without(body, "toolConfig")
+
+
+def _with_thoughts_told(body: Json, _: Json) -> Json:
+    config = body.get("generationConfig", {})
+    thinking = config.get("thinkingConfig", {})
+    if not thinking.get("thinkingBudget"):
+        return body
+    return body | {"generationConfig": config | {"thinkingConfig": {"includeThoughts": True} | thinking}}
+
+
+def _with_budget(body: Json, asked: Json) -> Json:
+    config = body.get("generationConfig", {})
+    level = config.get("thinkingConfig", {}).get("thinkingLevel")
+    if not level or "effort" not in asked.get("reasoning", {}):
+        return body
+    return body | {"generationConfig": config | {"thinkingConfig": {"thinkingBudget": _BUDGETS[level]}}}
+
+
+_BUDGETS = {"MINIMAL": 1024, "LOW": 1024, "MEDIUM": 8192, "HIGH": 24576}
+
+
+def _without_unknown_effort(body: Json, asked: Json) -> Json:
+    if "sonnet-4-5" not in asked.get("model", "") or "effort" not in body.get("output_config", {}):
+        return body
+    rest = without(body["output_config"], "effort")
+    return without(body, "output_config") | ({"output_config": rest} if rest else {})
+
+
+def _each_part(change: Callable[[Json], Json]) -> Callable[[Json, Json], Json]:
+    def changed(body: Json, _: Json) -> Json:
+        turns = [turn | {"parts": [change(part) for part in turn["parts"]]} for turn in body.get("contents", ())]
+        return body | {"contents": turns} if turns else body
+
+    return changed
+
+
+def _with_plain_base64(part: Json) -> Json:
+    data = part.get("inlineData")
+    return part | {"inlineData": data | {"data": data["data"].translate(_PLAIN)}} if data else part
+
+
+_PLAIN = str.maketrans("-_", "+/")
+
+
+def _with_result(part: Json) -> Json:
+    answer = part.get("functionResponse", {})
+    said = answer.get("response", {})
+    if said.keys() != {"output"} or not isinstance(said["output"], str):
+        return part
+    return part | {"functionResponse": answer | {"response": {"result": said["output"]}}}
+
+
+def _with_media_type(part: Json) -> Json:
+    file = part.get("fileData", {})
+    if not file.get("fileUri", "").endswith(".png") or "mimeType" in file:
+        return part
+    return part | {"fileData": file | {"mimeType": "image/png"}}
+
+
+def _without_role(body: Json, _: Json) -> Json:
+    return (
+        body | {"systemInstruction": without(body["systemInstruction"], "role")}
+        if "systemInstruction" in body
+        else body
+    )
+
+
 DIFFERENCES = (
     Difference(
         "usage is always asked for where it must be: a call without usage cannot be accounted",
@@ -91,12 +193,12 @@ DIFFERENCES = (
     ),
     Difference(
         "stop is always a list: Together takes nothing else, and everybody takes a list",
-        ("openai", "azure"),
+        ("openai", "azure", "groq"),
         lambda body, _: body | {"stop": [body["stop"]]} if isinstance(body.get("stop"), str) else body,
     ),
     Difference(
         "texts to embed are always a list, also when there is one",
-        ("openai", "azure", "mistral", "together"),
+        ("openai", "azure", "groq", "mistral", "together"),
         lambda body, _: body | {"input": [body["input"]]} if isinstance(body.get("input"), str) else body,
     ),
     Difference(
@@ -137,4 +239,53 @@ DIFFERENCES = (
         ("gemini",),
         lambda body, _: _documented(body),
     ),
+    Difference(
+        "texts that stand alone are one text: not everybody takes a list of them, least of all from a tool",
+        ("openai", "azure", "groq", "together", "mistral"),
+        _in_chat(_each_message(_joined)),
+    ),
+    Difference(
+        "a document keeps its name, so that the model can call it by it", ("mistral",), _in_chat(_with_document_names)
+    ),
+    Difference(
+        "the results of one turn's calls, and what the user says to them, are one turn, as this API asks for it",
+        ("anthropic",),
+        _with_results_in_one_turn,
+    ),
+    Difference(
+        "tools that must not be called are not sent: Converse has no such choice, and would let them be called",
+        ("bedrock",),
+        _without_closed_tools,
+    ),
+    Difference(
+        "the user is told, in the only place there is for it",
+        ("bedrock",),
+        lambda body, asked: body | {"requestMetadata": {"user": asked["user"]}} if "user" in asked else body,
+    ),
+    Difference(
+        "an effort that this model does not know is left out, and said to be", ("anthropic",), _without_unknown_effort
+    ),
+    Difference(
+        "the default type of a vector is not said",
+        ("bedrock",),
+        lambda body, _: without(body, "embedding_types") if body.get("embedding_types") == ["float"] else body,
+    ),
+    Difference(
+        "an effort is the budget that Google itself makes of it: the generation asked knows no level",
+        ("gemini",),
+        _with_budget,
+    ),
+    Difference("what was thought is asked for: it is paid for", ("gemini",), _with_thoughts_told),
+    Difference(
+        "bytes are in the usual base64, of which protocol buffers' JSON takes both and this SDK writes the other",
+        ("gemini",),
+        _each_part(_with_plain_base64),
+    ),
+    Difference(
+        "a result that is no object is one under `result`: the API says that its name may be that as well as `output`",
+        ("gemini",),
+        _each_part(_with_result),
+    ),
+    Difference("an image's type is told where its address shows it", ("gemini",), _each_part(_with_media_type)),
+    Difference("a system instruction has no role", ("gemini",), _without_role),
 )
