@@ -45,7 +45,10 @@ class Words:
         return Event(finish_reason="stop")
 
     def whole(self, document: Any) -> Iterator[Event]:
-        yield Event(text=document[0]["say"] if isinstance(document, list) else document["say"], finish_reason="stop")
+        said = document[0] if isinstance(document, list) and document else document
+        if not isinstance(said, dict) or "say" not in said:
+            raise BadResponse("no answer")
+        yield Event(text=said["say"], finish_reason="stop")
 
 
 def read(*chunks: bytes, stream: bool = True) -> tuple[str, int, ProviderError | None]:
