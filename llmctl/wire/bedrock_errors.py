@@ -19,42 +19,24 @@ if TYPE_CHECKING:
 
     from llmctl.core.errors import ProviderError
 
-_BY_NAME = {
-    "accessdenied": "permission",
-    "optinrequired": "permission",
-    "expiredtoken": "auth",
-    "incompletesignature": "auth",
-    "invalidclienttokenid": "auth",
-    "invalidsignature": "auth",
-    "missingauthenticationtoken": "auth",
-    "notauthorized": "auth",
-    "requestexpired": "auth",
-    "signaturedoesnotmatch": "auth",
-    "unrecognizedclient": "auth",
-    "throttling": "rate_limit",
-    "throttled": "rate_limit",
-    "toomanyrequests": "rate_limit",
-    "limitexceeded": "rate_limit",
-    "requestlimitexceeded": "rate_limit",
-    "servicequotaexceeded": "quota",
-    "validation": "bad_request",
-    "serialization": "bad_request",
-    "conflict": "conflict",
-    "resourcenotfound": "not_found",
-    "unknownoperation": "not_found",
-    "requestentitytoolarge": "too_large",
-    "payloadtoolarge": "too_large",
-    "modeltimeout": "timeout",
-    "requesttimeout": "timeout",
-    "modelnotready": "unavailable",
-    "serviceunavailable": "unavailable",
-    "internalserver": "server_error",
-    "internalfailure": "server_error",
-    "internalservererror": "server_error",
-    "modelerror": "server_error",
-    "modelstreamerror": "server_error",
-}
-"""The name of an exception, in small letters and without its ending "Exception", and its neutral class."""
+_NAMES = {
+    "permission": ("accessdenied", "optinrequired"),
+    "auth": (
+        "expiredtoken", "incompletesignature", "invalidclienttokenid", "invalidsignature", "missingauthenticationtoken",
+        "notauthorized", "requestexpired", "signaturedoesnotmatch", "unrecognizedclient",
+    ),
+    "rate_limit": ("throttling", "throttled", "toomanyrequests", "limitexceeded", "requestlimitexceeded"),
+    "quota": ("servicequotaexceeded",),
+    "bad_request": ("validation", "serialization"),
+    "conflict": ("conflict",),
+    "not_found": ("resourcenotfound", "unknownoperation"),
+    "too_large": ("requestentitytoolarge", "payloadtoolarge"),
+    "timeout": ("modeltimeout", "requesttimeout"),
+    "unavailable": ("modelnotready", "serviceunavailable"),
+    "server_error": ("internalserver", "internalfailure", "internalservererror", "modelerror", "modelstreamerror"),
+}  # fmt: skip
+"""Neutral class -> the names of exceptions, in small letters and without their ending "Exception"."""
+_BY_NAME = {name: wire_class for wire_class, names in _NAMES.items() for name in names}
 
 _TOO_LONG = (
     r"\b(?:input|prompt|context|message)s? (?:is|are) too (?:long|large)"

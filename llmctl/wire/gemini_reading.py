@@ -23,28 +23,19 @@ if TYPE_CHECKING:
     from llmctl.core.types import FinishReason, Request
     from llmctl.wire.base import Decoder
 
-FINISH_REASONS: dict[str, FinishReason] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-    "OTHER": "error",
-    "IMAGE_OTHER": "error",
-    "NO_IMAGE": "error",
-    "MALFORMED_FUNCTION_CALL": "error",
-    "MALFORMED_RESPONSE": "error",
-    "MISSING_THOUGHT_SIGNATURE": "error",
-    "UNEXPECTED_TOOL_CALL": "error",
-    "TOO_MANY_TOOL_CALLS": "error",
-}
+_ENDS: dict[FinishReason, tuple[str, ...]] = {
+    "stop": ("STOP",),
+    "length": ("MAX_TOKENS",),
+    "content_filter": (
+        "SAFETY", "RECITATION", "LANGUAGE", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR", "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
+    ),
+    "error": (
+        "OTHER", "IMAGE_OTHER", "NO_IMAGE", "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE",
+        "MISSING_THOUGHT_SIGNATURE", "UNEXPECTED_TOOL_CALL", "TOO_MANY_TOOL_CALLS",
+    ),
+}  # fmt: skip
+FINISH_REASONS = {word: reason for reason, words in _ENDS.items() for word in words}
 """Its word for the end -> ours; an unknown one is a pause."""
 _NO_REASON = ("", "FINISH_REASON_UNSPECIFIED")
 _PART_KEYS = {"text", "thought", "thoughtSignature", "functionCall", "partMetadata", "mediaResolution", "videoMetadata"}

@@ -23,33 +23,14 @@ if TYPE_CHECKING:
     from llmctl.core.types import Request
     from llmctl.wire.base import Decoder
 
-FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "eos_token": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "complete": "stop",
-    "completed": "stop",
-    "end": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "max_output_reached": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "tool_use": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "error": "error",
-    "abort": "error",
-    "aborted": "error",
-    "network_error": "error",
-    "insufficient_system_resource": "error",
+_ENDS: dict[FinishReason, tuple[str, ...]] = {
+    "stop": ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "end"),
+    "length": ("length", "max_tokens", "max_output_tokens", "max_output_reached", "model_length"),
+    "tool_calls": ("tool_calls", "function_call", "tool_use"),
+    "content_filter": ("content_filter", "sensitive", "safety", "recitation"),
+    "error": ("error", "abort", "aborted", "network_error", "insufficient_system_resource"),
 }
+FINISH_REASONS = {word: reason for reason, words in _ENDS.items() for word in words}
 
 _CACHE_WRITES = ("cache_write_tokens", "cache_creation_input_tokens")
 """What OpenRouter and Alibaba call the tokens that a cache mark had them keep; one of them, never both."""

@@ -14,21 +14,10 @@ if TYPE_CHECKING:
     from llmctl.core.errors import ProviderError
 
 BY_STATUS = {
-    401: "auth",
-    402: "quota",
-    403: "permission",
-    404: "not_found",
-    408: "timeout",
-    409: "conflict",
-    413: "too_large",
-    424: "conflict",
-    429: "rate_limit",
-    498: "conflict",
-    499: "conflict",
-    503: "unavailable",
-    504: "timeout",
+    401: "auth", 402: "quota", 403: "permission", 404: "not_found", 408: "timeout", 409: "conflict", 413: "too_large",
+    424: "conflict", 429: "rate_limit", 498: "conflict", 499: "conflict", 503: "unavailable", 504: "timeout",
     529: "overloaded",
-}
+}  # fmt: skip
 """What a status means where the body says nothing better: the neutral class names of `core.errors.WIRE_CLASSES`."""
 
 
