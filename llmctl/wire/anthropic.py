@@ -59,10 +59,7 @@ def listing(deployment: Deployment, endpoint: Endpoint) -> HttpRequest:
 def _http(method: str, path: str, deployment: Deployment, endpoint: Endpoint, body: bytes) -> HttpRequest:
     base = endpoint.api_base.rstrip("/").removesuffix("/v1")
     version = _version(deployment, endpoint)
-    if endpoint.bearer or version >= NEWER or not endpoint.key:
-        key: Mapping[str, str] = endpoint.authorization
-    else:
-        key = {"x-api-key": endpoint.key.reveal()}
+    key = endpoint.authorization if version >= NEWER else endpoint.keyed("x-api-key")
     return HttpRequest(method, f"{base}/v1{path}", endpoint.headed(key, {"anthropic-version": version}), body)
 
 

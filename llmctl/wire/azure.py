@@ -56,6 +56,4 @@ def _url(endpoint: Endpoint, path: str) -> str:
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:
-    if endpoint.bearer or _is_v1(endpoint) or not endpoint.key:
-        return endpoint.headed(endpoint.authorization)
-    return endpoint.headed({"api-key": endpoint.key.reveal()})
+    return endpoint.headed(endpoint.authorization if _is_v1(endpoint) else endpoint.keyed("api-key"))

@@ -67,6 +67,10 @@ class Endpoint:
         """The header of a bearer token; none without a key."""
         return {"authorization": f"Bearer {self.key.reveal()}"} if self.key else {}
 
+    def keyed(self, header: str) -> dict[str, str]:
+        """The header of the key: the protocol's own one, unless the key is a bearer token; none without a key."""
+        return {header: self.key.reveal()} if self.key and not self.bearer else self.authorization
+
     def headed(self, *own: Mapping[str, str]) -> dict[str, str]:
         """The headers of a JSON request: ours, the protocol's `own`, then the user's."""
         headers = {"content-type": "application/json", "accept": "application/json"}

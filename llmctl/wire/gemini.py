@@ -97,9 +97,7 @@ def _named(model: str) -> str:
 
 
 def _headers(endpoint: Endpoint) -> dict[str, str]:
-    if endpoint.bearer or not endpoint.key:
-        return endpoint.headed(endpoint.authorization)
-    return endpoint.headed({"x-goog-api-key": endpoint.key.reveal()})
+    return endpoint.headed(endpoint.keyed("x-goog-api-key"))
 
 
 # --- the body -------------------------------------------------------------------------------------------------------
