@@ -11,9 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import UsageError
 from llmctl.core.types import Document, Image, Text
-from llmctl.wire.values import dump, loads
+from llmctl.wire.values import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -147,12 +146,5 @@ def _input(arguments: str) -> Block:
     """The arguments as the object they must be; text that is none (a model wrote it) is kept whole, under one key."""
     if not arguments.strip():
         return {}
-    value = loads(arguments.encode("utf-8", "replace"))
-    if isinstance(value, dict):
-        try:
-            dump(value)  # NaN and infinity can be read, but are no JSON
-        except UsageError:
-            pass
-        else:
-            return value
-    return {INVALID: arguments}
+    value = json_object(arguments)
+    return {INVALID: arguments} if value is None else value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import UsageError
 from llmctl.core.types import Document, Image, Text
-from llmctl.wire.values import dump, loads
+from llmctl.wire.values import json_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def _blocks(message: Message, names: set[str], dropped: list[str], *, sealed: bo
     for part in parts:
         yield _part(part, names, dropped)
     for call in message.tool_calls:
-        value = _as_object(call.arguments)
+        value = json_object(call.arguments)
         if value is None:
             value = {"invalid_arguments": call.arguments} if call.arguments.strip() else {}
         yield {"toolUse": {"toolUseId": _call_id(call.id), "name": call.name, "input": value}}
@@ -95,7 +95,7 @@ def _thought(thought: Thought) -> dict[str, Any]:
 
 def _result(message: Message, names: set[str], dropped: list[str]) -> dict[str, Any]:
     if all(isinstance(part, Text) for part in message.parts):
-        value = _as_object(message.text)
+        value = json_object(message.text)
         content = [{"text": message.text} if value is None else {"json": value}]
     else:
         content = [_part(part, names, dropped) for part in message.parts]
@@ -155,15 +155,3 @@ def _call_id(name: str) -> str:
     if _CALL_ID.fullmatch(name):
         return name
     return "call_" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-def _as_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that `text` is, None when it is anything else, or cannot be written again as it is."""
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        value = loads(text.encode())
-        dump(value if isinstance(value, dict) else {})
-    except (UnicodeEncodeError, UsageError):
-        return None
-    return value if isinstance(value, dict) else None

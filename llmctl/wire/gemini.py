@@ -11,12 +11,11 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llmctl.core.errors import UsageError
 from llmctl.core.types import Document, Image, Text
 from llmctl.wire.base import Encoded, HttpRequest
 from llmctl.wire.gemini_errors import classify
 from llmctl.wire.gemini_reading import decoder
-from llmctl.wire.values import dump, loads, merged
+from llmctl.wire.values import dump, json_object, merged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,7 +228,7 @@ def _thought(thought: Thought) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    args = _object(call.arguments or "{}")
+    args = json_object(call.arguments or "{}")
     made = {"name": call.name, "args": {"arguments": call.arguments} if args is None else args}
     seal = {"thoughtSignature": call.signature} if call.signature else {}
     return {"functionCall": made | ({"id": call.id} if call.id else {})} | seal
@@ -237,7 +236,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 def _result(message: Message, names: dict[str, str], dropped: list[str]) -> dict[str, Any]:
     """A tool's result, under the name of the call that it answers; what is no object is wrapped, as the SDK does."""
-    said = _object(message.text)
+    said = json_object(message.text)
     if message.is_error:
         said = {"error": message.text if said is None else said}
     result: dict[str, Any] = {
@@ -250,18 +249,6 @@ def _result(message: Message, names: dict[str, str], dropped: list[str]) -> dict
     if media:
         result["parts"] = _parts(media, dropped)
     return {"functionResponse": result}
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    """The object that `text` is as JSON, None when it is none, or one that cannot be sent on (NaN, a nesting bomb)."""
-    found = loads(text.encode("utf-8", "replace"))
-    if not isinstance(found, dict):
-        return None
-    try:
-        dump(found)
-    except UsageError:
-        return None
-    return found
 
 
 def _parts(parts: Sequence[Part], dropped: list[str]) -> list[dict[str, Any]]:

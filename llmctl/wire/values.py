@@ -28,6 +28,19 @@ def loads(data: bytes) -> Any:
         return None
 
 
+def json_object(text: str) -> dict[str, Any] | None:
+    """The object that `text` is as JSON, None for anything else, or what cannot be sent on as it is.
+
+    That is NaN, a nesting bomb, a lone surrogate.
+    """
+    try:
+        found = json.loads(text.encode())
+        json.dumps(found, allow_nan=False)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def dump(body: Mapping[str, Any]) -> bytes:
     """`body` as compact JSON in ASCII, so that a lone surrogate in a user's text is still valid. Raises UsageError."""
     try:
