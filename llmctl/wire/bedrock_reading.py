@@ -14,7 +14,7 @@ from llmctl.core.errors import BadResponse, StreamTruncated
 from llmctl.core.types import Event, FinishReason, ToolCallDelta, Usage
 from llmctl.wire import bedrock_vectors
 from llmctl.wire.bedrock_errors import in_document, in_frame, said_in
-from llmctl.wire.framing import Body, Surrogates
+from llmctl.wire.framing import Arriving, Body, Surrogates
 from llmctl.wire.values import as_json, count, loads, obj, objects, one_line, string
 
 if TYPE_CHECKING:
@@ -44,36 +44,15 @@ def decoder(request: Request, status: int, headers: Mapping[str, str]) -> Decode
     """A decoder for an answer to `request`."""
     if request.inputs:
         return Body(partial(bedrock_vectors.read, len(request.inputs), headers))
-    return _Arriving(stream=request.stream)
 
+    def choose(head: bytes, ended: bool) -> Decoder | None:
+        if not head and not ended:
+            return None
+        # A frame begins with its length, whose first byte is 0 below 16 MiB.
+        is_stream = head[0] == 0 if head else request.stream
+        return Frames() if is_stream else Body(whole)
 
-class _Arriving:
-    """Decides at the first byte: a frame begins with its length, whose first byte is 0 below 16 MiB."""
-
-    __slots__ = ("_chosen", "_stream")
-
-    def __init__(self, *, stream: bool) -> None:
-        self._stream = stream
-        self._chosen: Frames | Body | None = None
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing follows."""
-        return self._chosen is not None and self._chosen.done
-
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """The events these bytes complete."""
-        if self._chosen is None:
-            if not data:
-                return iter(())
-            self._chosen = Frames() if data[0] == 0 else Body(whole)
-        return self._chosen.feed(data)
-
-    def end(self) -> Iterator[Event]:
-        """The last events."""
-        if self._chosen is None:
-            self._chosen = Frames() if self._stream else Body(whole)
-        return self._chosen.end()
+    return Arriving(choose)
 
 
 class Frames:

@@ -50,19 +50,29 @@ class Reading(Protocol):
 
 def decoder(reading: Reading, *, stream: bool) -> Decoder:
     """A decoder for what really arrives; `stream` says what was asked for, where the first byte does not tell."""
-    return _Arriving(reading, stream=stream)
+
+    def choose(head: bytes, ended: bool) -> Decoder | None:
+        is_stream = stream
+        if not ended:
+            first = head.removeprefix(_BOM).lstrip()[:1]
+            if not first or _BOM.startswith(head):  # nothing yet, or a byte order mark that may go on
+                return None
+            is_stream = first not in (b"{", b"[") and (stream or first in {field[:1] for field in _FIELDS})
+        return Stream(reading) if is_stream else Body(reading.whole)
+
+    return Arriving(choose)
 
 
-class _Arriving:
-    """Decides at the first byte that says something."""
+class Arriving:
+    """Decides at the first bytes that say something."""
 
-    __slots__ = ("_chosen", "_head", "_reading", "_stream")
+    __slots__ = ("_choose", "_chosen", "_head")
 
-    def __init__(self, reading: Reading, *, stream: bool) -> None:
-        self._reading = reading
-        self._stream = stream
+    def __init__(self, choose: Callable[[bytes, bool], Decoder | None]) -> None:
+        """`choose` gives the decoder for a beginning, None where it does not tell yet and has not `ended`."""
+        self._choose = choose
         self._head = b""
-        self._chosen: Stream | Body | None = None
+        self._chosen: Decoder | None = None
 
     @property
     def done(self) -> bool:
@@ -73,19 +83,16 @@ class _Arriving:
         """The events these bytes complete."""
         if self._chosen is None:
             data = self._head = (self._head + data).lstrip()
-            first = data.removeprefix(_BOM).lstrip()[:1]
-            if not first or _BOM.startswith(data):  # nothing yet, or a byte order mark that may go on
+            self._chosen = self._choose(data, False)
+            if self._chosen is None:
                 return iter(())
-            is_stream = first not in (b"{", b"[") and (self._stream or first in {field[:1] for field in _FIELDS})
-            self._chosen = Stream(self._reading) if is_stream else Body(self._reading.whole)
             self._head = b""
         return self._chosen.feed(data)
 
     def end(self) -> Iterator[Event]:
         """The last events."""
-        if self._chosen is None:
-            self._chosen = Stream(self._reading) if self._stream else Body(self._reading.whole)
-        return self._chosen.end()
+        self._chosen = self._chosen or self._choose(self._head, True)
+        return self._chosen.end() if self._chosen else iter(())
 
 
 class Stream:
