@@ -62,7 +62,7 @@ def encode(request: Request, deployment: Deployment, endpoint: Endpoint) -> Enco
     """The HTTP request for `request`, and the parameters that Converse or this maker's models cannot take."""
     if request.inputs:
         body, dropped = bedrock_vectors.body_of(request, deployment.model)
-        return Encoded(_post(deployment, endpoint, "invoke", body, {"accept": "application/json"}), dropped)
+        return Encoded(_post(deployment, endpoint, "invoke", body, accept="application/json"), dropped)
     body, dropped = body_of(request, deployment)
     operation = "converse-stream" if request.stream else "converse"
     return Encoded(_post(deployment, endpoint, operation, body), dropped)
@@ -77,29 +77,17 @@ def counting(request: Request, deployment: Deployment, endpoint: Endpoint) -> Ht
 
 def listing(deployment: Deployment, endpoint: Endpoint) -> HttpRequest:  # noqa: ARG001 - a wire's signature
     """The request that lists the models of the region."""
-    base = endpoint.api_base
-    found = _RUNTIME.fullmatch(base)
-    if found:
-        base = found[1] + found[2]
-    return HttpRequest(
-        "GET", base.rstrip("/") + "/foundation-models", {**endpoint.authorization, **endpoint.headers}, b""
-    )
+    found = _RUNTIME.fullmatch(endpoint.api_base)
+    base = found[1] + found[2] if found else endpoint.api_base
+    headers = {**endpoint.authorization, **endpoint.headers}
+    return HttpRequest("GET", base.rstrip("/") + "/foundation-models", headers, b"")
 
 
-def _post(
-    deployment: Deployment,
-    endpoint: Endpoint,
-    operation: str,
-    body: dict[str, Any],
-    headers: dict[str, str] | None = None,
-) -> HttpRequest:
+def _post(deployment: Deployment, endpoint: Endpoint, operation: str, body: dict[str, Any], **own: str) -> HttpRequest:
+    """A request with what Amazon's own SDK signs: no `accept` on Converse, so that proxies may change it."""
     url = f"{endpoint.api_base.rstrip('/')}/model/{quote(deployment.model, safe='')}/{operation}"
-    return HttpRequest("POST", url, _headers(endpoint, headers or {}), dump(body))
-
-
-def _headers(endpoint: Endpoint, own: dict[str, str]) -> dict[str, str]:
-    """What Amazon's own SDK signs: no `accept` on Converse, so that proxies may change it."""
-    return {"content-type": "application/json", **own, **endpoint.authorization, **endpoint.headers}
+    headers = {"content-type": "application/json", **own, **endpoint.authorization, **endpoint.headers}
+    return HttpRequest("POST", url, headers, dump(body))
 
 
 def body_of(request: Request, deployment: Deployment) -> tuple[dict[str, Any], tuple[str, ...]]:

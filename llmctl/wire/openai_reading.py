@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadResponse
 from llmctl.core.types import Event, FinishReason, ToolCallDelta, Usage, well_formed
@@ -216,13 +216,6 @@ def _detail(raw: Mapping[str, Any], group: str, name: str) -> int:
     return count(obj(raw.get(group)).get(name)) or 0
 
 
-class _Says(TypedDict):
-    reported_model: str
-    system_fingerprint: str
-
-
-def _says(document: Mapping[str, Any]) -> _Says:
-    return {
-        "reported_model": string(document.get("model")),
-        "system_fingerprint": string(document.get("system_fingerprint")),
-    }
+def _says(document: Mapping[str, Any]) -> dict[str, Any]:
+    model, fingerprint = string(document.get("model")), string(document.get("system_fingerprint"))
+    return {"reported_model": model, "system_fingerprint": fingerprint}

@@ -116,7 +116,7 @@ def _parts(where: str, content: Any) -> tuple[Part, ...]:
 def _part(where: str, part: Any) -> Part:
     part = _object(where, part)
     match part.get("type"):
-        case "text":
+        case "text" | "input_text":
             return Text(_text(f"{where}.text", part.get("text")))
         case "image_url":
             image = part.get("image_url")
@@ -125,8 +125,6 @@ def _part(where: str, part: Any) -> Part:
             return _image(url, detail)
         case "input_image":
             return _image(_text(f"{where}.image_url", part.get("image_url")), _text(where, part.get("detail"), ""))
-        case "input_text":
-            return Text(_text(f"{where}.text", part.get("text")))
         case "image" | "document":
             return _block(where, part)
         case "file":
