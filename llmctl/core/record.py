@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmctl.core.money import usd
@@ -200,7 +200,6 @@ class Answer:
 
     def as_json(self) -> dict[str, Any]:
         """The document that `ask --json` prints."""
-        usage = self.usage
         record = self.record
         return {
             "id": record.id,
@@ -214,14 +213,7 @@ class Answer:
             "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in self.completion.tool_calls],
             "parsed": self.parsed,
             **({"dropped": list(self.dropped)} if self.dropped else {}),
-            "usage": {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cached_input_tokens": usage.cached_input_tokens,
-                "cache_write_tokens": usage.cache_write_tokens,
-                "reasoning_tokens": usage.reasoning_tokens,
-                "estimated": usage.estimated,
-            },
+            "usage": asdict(self.usage),
             "cost_usd": usd(record.cost_nanousd),
             "saved_usd": usd(record.saved_nanousd),
             "latency_ms": _ms(record.latency_ms),

@@ -245,28 +245,23 @@ class Completion:
     vectors: tuple[array[float], ...] = ()
 
 
+@dataclass(slots=True, eq=False)
 class Fold:
     """Adds events up into a completion; cheap enough to run beside the stream (one list append an event)."""
 
-    __slots__ = (
-        "_arguments", "_calls", "_fingerprint", "_model", "_reasoning", "_refusal", "_sealed", "_skipped", "_text",
-        "_thoughts", "_vectors", "finish_reason", "usage",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self._text: list[str] = []
-        self._reasoning: list[str] = []
-        self._sealed = 0  # how many pieces of it belong to the thoughts below
-        self._refusal: list[str] = []
-        self._calls: dict[int, ToolCallDelta] = {}
-        self._arguments: dict[int, list[str]] = {}
-        self.usage: Usage | None = None
-        self.finish_reason: FinishReason | None = None
-        self._model = ""
-        self._fingerprint = ""
-        self._skipped = 0
-        self._thoughts: list[Thought] = []
-        self._vectors: tuple[array[float], ...] = ()
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    _text: list[str] = field(default_factory=list)
+    _reasoning: list[str] = field(default_factory=list)
+    _sealed: int = 0  # how many pieces of it belong to the thoughts below
+    _refusal: list[str] = field(default_factory=list)
+    _calls: dict[int, ToolCallDelta] = field(default_factory=dict)
+    _arguments: dict[int, list[str]] = field(default_factory=dict)
+    _model: str = ""
+    _fingerprint: str = ""
+    _skipped: int = 0
+    _thoughts: list[Thought] = field(default_factory=list)
+    _vectors: tuple[array[float], ...] = ()
 
     def add(self, event: Event) -> None:
         """Take one event in."""

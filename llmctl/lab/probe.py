@@ -6,7 +6,7 @@ once, without fallback, keeping no text. What a provider does makes a step fail;
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import LlmctlError
@@ -41,15 +41,7 @@ class Probe:
 
     def as_json(self) -> dict[str, Any]:
         """The step as `models check --json` shows it."""
-        latency_ms = None if self.latency_ms is None else round(self.latency_ms, 1)
-        return {
-            "name": self.name,
-            "outcome": self.outcome,
-            "detail": self.detail,
-            "latency_ms": latency_ms,
-            "cost_usd": self.cost_usd,
-            "error": self.error,
-        }
+        return asdict(self) | {"latency_ms": None if self.latency_ms is None else round(self.latency_ms, 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llmctl.store.files import DirectoryLock, private_directory, size, write_private
@@ -61,7 +61,7 @@ class Spool:
         path = os.path.join(self.directory, entry.id + _WAITING)
         if entry.final and entry.prompt is None:
             with suppress(OSError, *_UNREADABLE):
-                entry = _with_prompt(entry, _read(path).prompt)
+                entry = replace(entry, prompt=_read(path).prompt)
         write_private(path, _dump(entry))
 
     def count(self) -> tuple[int, int]:
@@ -144,12 +144,4 @@ def _row(document: Mapping[str, Any]) -> dict[str, Value]:
 def _dump(entry: Entry) -> bytes:
     import json
 
-    document: dict[str, Any] = {name: getattr(entry, name) for name in Entry.__slots__}
-    document["tags"] = dict(entry.tags)
-    document["attempts"] = [dict(attempt) for attempt in entry.attempts]
-    document["call"] = dict(entry.call)
-    return json.dumps(document, ensure_ascii=False).encode("utf-8")
-
-
-def _with_prompt(entry: Entry, prompt: Value) -> Entry:
-    return Entry(entry.call, entry.tags, entry.attempts, prompt, entry.answer, entry.final)
+    return json.dumps(asdict(entry), ensure_ascii=False).encode("utf-8")
