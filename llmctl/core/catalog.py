@@ -6,7 +6,7 @@ It is put together by `core/build`. Credentials are not here: a deployment holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import UsageError
@@ -172,15 +172,14 @@ class Catalog:
             return group
         if group is not None or name in RESERVED:
             raise UsageError(f"{name!r} cannot be asked yet", hint=RESERVED["auto"])
-        return _single(self.deployment(name))
+        deployment = self.deployment(name)
+        return Group(name=deployment.id, deployments=(deployment,))
 
-    def deployment(self, model: str, **overrides: Any) -> Deployment:
+    def deployment(self, model: str) -> Deployment:
         """The deployment that `provider/model` (or a bare well-known name) means; never a group's name."""
         provider, bare = self._split(model)
-        deployment = Deployment(id=f"{provider.name}/{bare}", provider=provider, model=bare)
-        if provider.name == LOCAL_PROVIDER:
-            deployment = replace(deployment, price=Price.free())
-        return replace(deployment, **overrides) if overrides else deployment
+        price = Price.free() if provider.name == LOCAL_PROVIDER else None
+        return Deployment(id=f"{provider.name}/{bare}", provider=provider, model=bare, price=price)
 
     def _split(self, model: str) -> tuple[Provider, str]:
         prefix, slash, rest = model.partition("/")
@@ -209,10 +208,6 @@ def near_name(word: str, known: Iterable[str], rest: str = "") -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     name = f"{near[0]}/{rest}" if near and rest else near[0] if near else ""
     return name and f"did you mean {name!r}? (`llmctl models list` shows what there is)"
-
-
-def _single(deployment: Deployment) -> Group:
-    return Group(name=deployment.id, deployments=(deployment,))
 
 
 def dotted(path: KeyPath) -> str:

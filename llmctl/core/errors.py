@@ -253,11 +253,7 @@ def from_wire(wire_class: str) -> type[ProviderError]:
     return CLASSES[WIRE_CLASSES[wire_class]]
 
 
-def _provider_classes() -> dict[str, type[ProviderError]]:
-    return {cls.__name__: cls for cls in ProviderError.__subclasses__()}
-
-
-CLASSES: dict[str, type[ProviderError]] = _provider_classes()
+CLASSES: dict[str, type[ProviderError]] = {each.__name__: each for each in ProviderError.__subclasses__()}
 
 
 def exit_of_chain(primary: LlmctlError, others: list[LlmctlError]) -> int:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from llmctl.core.catalog import MAX_LINKS
 from llmctl.core.errors import LlmctlError, UsageError
-from llmctl.core.types import Params
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llmctl.core.catalog import Catalog, Deployment, Group
+    from llmctl.core.types import Params
 
     Obstacle = Callable[[Deployment], LlmctlError | None]
 
@@ -61,7 +61,7 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
         if able:
             links.append(Link(group, able))
     if not links:
-        raise left_out[0].reason if left_out else UsageError(f"group {name!r} has no deployment")
+        raise left_out[0].reason
     return Plan(name, tuple(links), tuple(left_out))
 
 
@@ -75,7 +75,7 @@ def _chain(catalog: Catalog, name: str, fallbacks: Sequence[str] | None) -> list
     if len(names) >= MAX_LINKS:
         raise UsageError(f"a chain of {len(names) + 1} links", hint=f"a chain has at most {MAX_LINKS} links")
     others = [catalog.resolve(each) for each in names]
-    params = group.deployments[0].params if group.deployments else Params()
+    params = group.deployments[0].params
     others = [other if other.name in catalog.groups else _with_params(other, params) for other in others]
     for other in others:
         if any(deployment.is_local and not deployment.allow_toy for deployment in other.deployments):
