@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmctl.config.files import sources
 from llmctl.config.load import VARIABLES, assembled, fresh, packaged
 from llmctl.config.source import is_secret, locate, written
+from llmctl.core.build import SETTINGS
 from llmctl.core.catalog import Settings, dotted
 from llmctl.core.redact import MASK
 
@@ -23,17 +24,6 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog, KeyPath
 
 BUILT_IN = "built-in"
-_DEFAULTS: dict[KeyPath, str] = {
-    ("retry", "retries"): "retries",
-    ("retry", "tries"): "tries",
-    ("retry", "patience"): "patience_s",
-    ("retry", "max_wait"): "max_wait_s",
-    ("timeout", "connect"): "connect_s",
-    ("timeout", "first_token"): "first_token_s",
-    ("timeout", "idle"): "idle_s",
-    ("timeout", "total"): "total_s",
-    ("log", "content"): "log_content",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +50,8 @@ def origins(places: Places, environ: Mapping[str, str]) -> list[Setting]:
     groups = {name: row for name, row in packaged()["groups"].items() if name not in tree.get("models", {})}
     return [
         *_settings(plain_keys, environ, found),
-        *_built_in(groups),
-        *_from_files({"models": tree.get("models", {})}, found),
-        *_from_files({"providers": tree.get("providers", {})}, found),
+        *(Setting(path, value, BUILT_IN) for path, value in _leaves({"models": groups})),
+        *_from_files({key: tree.get(key, {}) for key in ("models", "providers")}, found),
         *_from_variables(catalog, environ),
     ]
 
@@ -70,23 +59,15 @@ def origins(places: Places, environ: Mapping[str, str]) -> list[Setting]:
 def _settings(tree: Mapping[str, Any], environ: Mapping[str, str], found: Sequence[Source]) -> Iterator[Setting]:
     variables = {path: name for name, path in VARIABLES.items() if environ.get(name)}
     said = {setting.path: setting for setting in _from_files(tree, found)}
-    for path in dict.fromkeys([("version",), *VARIABLES.values(), *_DEFAULTS, *said]):
+    for path in dict.fromkeys([("version",), *VARIABLES.values(), *SETTINGS, *said]):
         if path in variables:
             yield Setting(path, environ[variables[path]], variables[path])
         elif path in said:
             yield said[path]
-        elif path in _DEFAULTS:
-            yield Setting(path, _default(_DEFAULTS[path]), BUILT_IN)
-
-
-def _default(name: str) -> Any:
-    value = getattr(Settings(), name)
-    return f"{value:g}s" if name.endswith("_s") else value
-
-
-def _built_in(groups: Mapping[str, Any]) -> Iterator[Setting]:
-    for path, value in _leaves({"models": groups}):
-        yield Setting(path, value, BUILT_IN)
+        elif path in SETTINGS:
+            name = SETTINGS[path]
+            value = getattr(Settings(), name)
+            yield Setting(path, f"{value:g}s" if name.endswith("_s") else value, BUILT_IN)
 
 
 def _from_files(tree: Mapping[str, Any], found: Sequence[Source]) -> Iterator[Setting]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmctl.core.build import settings
 from llmctl.core.catalog import dotted
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ def pending(config: Mapping[str, Any]) -> list[str]:
 
 def refuses(config: Mapping[str, Any]) -> bool:
     """Whether the configuration has a budget that must refuse: then this version asks nothing."""
-    budget = config.get("budget") or {"on_exceed": "warn"}
-    return bool(budget.get("on_exceed", "refuse") == "refuse")
+    return settings(config).budget_refuses
 
 
 def _of_model(row: Mapping[str, Any]) -> Iterator[str]:

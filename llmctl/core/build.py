@@ -30,10 +30,18 @@ if TYPE_CHECKING:
 
     from llmctl.core.catalog import KeyPath
 
-PARAM_KEYS = (
-    "temperature", "max_tokens", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "reasoning_effort",
-    "reasoning_tokens", "parallel_tool_calls", "user", "extra",
-)  # fmt: skip
+SETTINGS: dict[tuple[str, str], str] = {
+    ("retry", "retries"): "retries",
+    ("retry", "tries"): "tries",
+    ("retry", "patience"): "patience_s",
+    ("retry", "max_wait"): "max_wait_s",
+    ("timeout", "connect"): "connect_s",
+    ("timeout", "first_token"): "first_token_s",
+    ("timeout", "idle"): "idle_s",
+    ("timeout", "total"): "total_s",
+    ("log", "content"): "log_content",
+}
+"""Key of the configuration -> the field of `Settings` that it sets."""
 
 
 def build(
@@ -153,26 +161,21 @@ def _deployment(
 
 def params(row: Mapping[str, Any]) -> Params:
     """The request parameters among the keys of `row`."""
-    changes = {key: row[key] for key in PARAM_KEYS if row.get(key) is not None}
+    changes = {key: row[key] for key in Params.__dataclass_fields__ if row.get(key) is not None}
     stop = row.get("stop") or ()
-    return Params(stop=(stop,) if isinstance(stop, str) else tuple(stop), **changes)
+    return Params(**changes | {"stop": (stop,) if isinstance(stop, str) else tuple(stop)})
 
 
 def settings(config: Mapping[str, Any]) -> Settings:
     """The settings of a validated configuration (durations already in seconds)."""
-    retry, timeout, log = (config.get(key, {}) for key in ("retry", "timeout", "log"))
-    values: dict[str, Any] = {key: retry[key] for key in ("retries", "tries") if key in retry}
-    values |= {f"{key}_s": retry[key] for key in ("patience", "max_wait") if key in retry}
-    values |= {f"{key}_s": timeout[key] for key in ("connect", "first_token", "idle", "total") if key in timeout}
-    if "first_token" in timeout:  # the user's word holds for reasoning models too
-        values["first_token_reasoning_s"] = timeout["first_token"]
-    if "content" in log:
-        values["log_content"] = log["content"]
-    if config.get("budget", {}).get("on_exceed", "refuse" if config.get("budget") else "warn") == "refuse":
-        values["budget_refuses"] = True
-    if "retain" in log:
-        values["log_retain_s"] = log["retain"]
-    return Settings(**values)
+    values: dict[str, Any] = {
+        name: config[table][key] for (table, key), name in SETTINGS.items() if key in config.get(table, {})
+    }
+    if "first_token_s" in values:  # the user's word holds for reasoning models too
+        values["first_token_reasoning_s"] = values["first_token_s"]
+    budget = config.get("budget") or {"on_exceed": "warn"}
+    refuses = budget.get("on_exceed", "refuse") == "refuse"
+    return Settings(**values, log_retain_s=config.get("log", {}).get("retain"), budget_refuses=refuses)
 
 
 def _check_chain(catalog: Catalog, name: str, where: Callable[[KeyPath], str]) -> None:
