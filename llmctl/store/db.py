@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from llmctl.store.files import (
-    DirectoryLock,
+    directory_lock,
     free_name,
     identity,
     mounts,
@@ -28,15 +28,12 @@ from llmctl.store.files import (
     private_file,
     size,
 )
-from llmctl.store.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     Step = Callable[[sqlite3.Connection], None]
-
-__all__ = ["BUSY_TIMEOUT_S", "Database", "Worker", "is_busy", "is_corrupt", "uri"]
 
 T = TypeVar("T")
 
@@ -68,10 +65,6 @@ def _code(error: BaseException) -> int | None:
     return None if code is None else code & 0xFF
 
 
-def _never() -> bool:
-    return False
-
-
 def uri(path: str, mode: str) -> str:
     """The SQLite URI of a file; `mode` is "rw", "ro" or "ro&immutable=1"."""
     return "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23") + "?mode=" + mode
@@ -80,8 +73,8 @@ def uri(path: str, mode: str) -> str:
 class Database:
     """One SQLite file with the migrations that make its schema: `steps[n]` takes version n to n + 1.
 
-    `notes` is what a person should hear of, `created` whether this process began the file, `version` the schema found
-    (more than `len(steps)` for a file of a newer llmctl, which is left as it is).
+    `notes` is what a person should hear of, `version` the schema found (more than `len(steps)` for a file of a newer
+    llmctl, which is left as it is).
     """
 
     def __init__(self, path: Path | str, steps: Sequence[Step], *, vfs: str = "") -> None:
@@ -89,7 +82,6 @@ class Database:
         self.path = os.fspath(path)
         self._uri = uri(self.path, "rw") + (f"&vfs={vfs}" if vfs else "")
         self.notes: list[str] = []
-        self.created = False
         self.version = 0
         self._steps = steps
         self._connection: sqlite3.Connection | None = None
@@ -102,7 +94,7 @@ class Database:
         work: Callable[[sqlite3.Connection], T],
         *,
         deadline: float | None = None,
-        hurry: Callable[[], bool] = _never,
+        hurry: Callable[[], bool] = lambda: False,
         checkpoint: bool = True,
     ) -> T:
         """What `work(connection)` returns, run in one immediate transaction.
@@ -211,7 +203,6 @@ class Database:
             step(connection)
         if found < len(self._steps):
             connection.execute(f"PRAGMA user_version = {len(self._steps)}")
-        self.created = self.created or found == 0
         self.version = max(found, len(self._steps))
 
     def _begin_journal(self, connection: sqlite3.Connection, deadline: float) -> None:
@@ -242,7 +233,7 @@ class Database:
         """Move the damaged file away with its journals, unless another process has done so already."""
         found = self._inode
         self._let_go()
-        with DirectoryLock(os.path.dirname(self.path) or "."):
+        with directory_lock(os.path.dirname(self.path) or "."):
             if found is None or identity(self.path) != found:
                 return
             aside = free_name(f"{self.path}.corrupt-{int(time())}")

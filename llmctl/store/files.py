@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from llmctl.core.errors import LedgerUnusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
+    from collections.abc import Iterable, Iterator
 
 _NETWORK = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs", "lustre")
@@ -117,38 +116,25 @@ def free_name(path: str) -> str:
     return name
 
 
-class DirectoryLock:
-    """A lock between processes on a directory, let go by the kernel when its holder dies.
+@contextmanager
+def directory_lock(directory: str, *, wait: bool = True) -> Iterator[bool]:
+    """A lock between processes on a directory, let go by the kernel when its holder dies; whether it was got.
 
-    Used as a context; `held` says whether it was got. Where directories cannot be locked (some network file systems)
-    it counts as held, so what it guards must be harmless when done twice.
+    Without `wait` another holder is not waited for. Where directories cannot be locked (some network file systems) it
+    counts as held, so what it guards must be harmless when done twice.
     """
+    import fcntl
 
-    def __init__(self, directory: str, *, wait: bool = True) -> None:
-        """`wait` False: do not wait for another holder."""
-        self._directory = directory
-        self._wait = wait
-        self._descriptor = -1
-        self.held = False
-
-    def __enter__(self) -> Self:
-        import fcntl
-
-        self._descriptor = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        held = True
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if self._wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            self.held = False
-        except OSError:
-            self.held = True
-        else:
-            self.held = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        os.close(self._descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            held = not isinstance(error, BlockingIOError)
+        yield held
+    finally:
+        os.close(descriptor)
 
 
 def mounts() -> list[str]:

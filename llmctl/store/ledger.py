@@ -34,8 +34,8 @@ _TROUBLE = (sqlite3.Error, OSError, LlmctlError)
 class SqliteLedger:
     """The ledger of one file (`run.ports.Ledger`); any thread or event loop may use it.
 
-    `warnings` collects what a person must hear, each thing once. `created` says that this process began the file (the
-    first use, when it is said that texts are kept). `trouble` is why the last write did not reach the ledger, or "".
+    `warnings` collects what a person must hear, each thing once. `trouble` is why the last write did not reach the
+    ledger, or "".
     """
 
     def __init__(self, path: Path | str, spool: Path | str, *, wait_s: float = 5.0) -> None:
@@ -49,11 +49,6 @@ class SqliteLedger:
         self._said: set[str] = set()
         self.warnings: list[str] = []
         self.trouble = ""
-
-    @property
-    def created(self) -> bool:
-        """Whether this process began the file."""
-        return self._database.created
 
     async def begin(self, record: CallRecord, prompt: str | None) -> None:
         """Write the row before the first byte leaves; `prompt` None keeps no text."""
@@ -106,7 +101,8 @@ class SqliteLedger:
             self._keep(entry)
             return False
         finally:
-            self._say_notes()
+            self.warnings += self._database.notes
+            self._database.notes.clear()
         self._patient, self.trouble = True, ""
         return True
 
@@ -134,10 +130,6 @@ class SqliteLedger:
         if self._rows is None or self._rows[0] is not connection:
             self._rows = (connection, Rows(connection, known=self._database.version == len(STEPS)))
         self._rows[1].put(entry)
-
-    def _say_notes(self) -> None:
-        while self._database.notes:
-            self.warnings.append(self._database.notes.pop(0))
 
     def _say(self, kind: str, warning: str) -> None:
         if kind not in self._said:

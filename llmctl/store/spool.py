@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llmctl.store.files import DirectoryLock, private_directory, size, write_private
+from llmctl.store.files import directory_lock, private_directory, size, write_private
 from llmctl.store.schema import Value, stored
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class Spool:
         if not any(name.endswith((_WAITING, _CLAIMED)) for name in self._names()):
             return 0
         merged = 0
-        with DirectoryLock(self.directory, wait=False) as lock:
-            for claim in self._claim() if lock.held else ():
+        with directory_lock(self.directory, wait=False) as held:
+            for claim in self._claim() if held else ():
                 try:
                     entry = _read(claim)
                     store(entry)

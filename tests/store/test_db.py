@@ -114,7 +114,6 @@ def test_a_new_file_is_in_wal_and_a_write_that_raises_leaves_nothing(tmp_path: P
     synchronous = database.write(lambda c: c.execute("PRAGMA synchronous").fetchone()[0])
     database.close()
     assert (rows(tmp_path / "x.db"), journal, synchronous) == (1, "wal", 1)
-    assert database.created
 
 
 def test_a_path_with_every_uri_character_is_one_file(tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_an_older_file_gets_only_the_steps_it_lacks(tmp_path: Path) -> None:
     newer = Database(tmp_path / "x.db", [make_table, add_column])
     newer.write(lambda c: c.execute("INSERT INTO t (a, b) VALUES (1, 2)"))
     newer.close()
-    assert (rows(tmp_path / "x.db"), newer.created, newer.version) == (2, False, 2)
+    assert (rows(tmp_path / "x.db"), newer.version) == (2, 2)
 
 
 def test_a_newer_file_keeps_its_version_and_is_written(tmp_path: Path) -> None:
