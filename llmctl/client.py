@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
     from llmctl.run.embedding import Embeddings, EmbedRun
     from llmctl.run.observe import Hook
     from llmctl.run.ports import Clock, Ledger, Transport
-
-T = TypeVar("T")
 
 DEFAULT_GROUP = "fast"
 LOCAL_GROUP = "local"
@@ -79,7 +76,7 @@ class Client:
         self._transports: dict[str, Transport] = {}
         self._loop = BackgroundLoop()
         dice = (rng or random.SystemRandom()).random
-        self._engine = Engine(
+        self.engine = Engine(
             settings=self.catalog.settings,
             endpoints=self.endpoints,
             transport=self._transport,
@@ -88,6 +85,7 @@ class Client:
             dice=dice,
             hooks=Hooks(hooks),
         )
+        """What makes this client's calls, for whoever rehearses them below `call`."""
 
     # ---------------------------------------------------------------- asking
 
@@ -155,7 +153,7 @@ class Client:
             fixed_deadline=timeout is not None,
             strict_params=strict_params,
         )
-        return self._engine.call(ask)
+        return self.engine.call(ask)
 
     def complete(self, prompt: str | None = None, **options: Any) -> Answer:
         """One whole answer; the options are those of `call`. Raises the error the call ended in."""
@@ -163,12 +161,7 @@ class Client:
 
     async def acomplete(self, prompt: str | None = None, **options: Any) -> Answer:
         """As `complete`, on the caller's own event loop."""
-        run = self.call(prompt, buffered=True, **options)
-        async with aclosing(run.events()) as events:
-            async for _ in events:
-                pass
-        assert run.answer is not None, "a call that raised nothing has an answer"
-        return run.answer
+        return await self.call(prompt, buffered=True, **options).whole()
 
     def embedding(self, texts: Iterable[str], **options: Any) -> EmbedRun:
         """Texts on their way to become vectors, not yet begun; the options are those of `run.embedding.start`.
@@ -177,7 +170,7 @@ class Client:
         """
         from llmctl.run.embedding import start
 
-        return start(self._engine, self.catalog, texts, **options)
+        return start(self.engine, self.catalog, texts, **options)
 
     def embed(self, texts: Iterable[str], **options: Any) -> Embeddings:
         """One vector for each text; the options are those of `embedding`. Raises the first error of any batch."""
@@ -224,27 +217,21 @@ class Client:
 
     # ---------------------------------------------------------------- parts
 
-    @property
-    def engine(self) -> Engine:
-        """What makes this client's calls, for whoever rehearses them below `call`."""
-        return self._engine
-
     def _transport(self, deployment: Deployment) -> Transport:
         if self._double is not None:
             return self._double
         kind = "local" if deployment.is_local else "http"
         if kind not in self._transports:
-            self._transports.setdefault(kind, self._make_transport(kind))
+            if kind == "local":
+                from llmctl.run.local import LocalTransport
+
+                made: Transport = LocalTransport(self.places.weights)
+            else:
+                from llmctl.run.transport import HttpTransport
+
+                made = HttpTransport(self._environ)
+            self._transports.setdefault(kind, made)
         return self._transports[kind]
-
-    def _make_transport(self, kind: str) -> Transport:
-        if kind == "local":
-            from llmctl.run.local import LocalTransport
-
-            return LocalTransport(self.places.weights)
-        from llmctl.run.transport import HttpTransport
-
-        return HttpTransport(self._environ)
 
     async def aclose(self) -> None:
         """Let go of what this event loop's calls held open."""

@@ -224,7 +224,9 @@ class EmbedRun:
                 elif running and running[0].done():
                     yield self._taken(running.popleft().result())
                 else:
-                    _raise_first(running)
+                    for task in running:
+                        if task.done():
+                            task.result()  # raises what a batch behind the first has failed with
                     pending = {task for task in (reading, *running) if task is not None and not task.done()}
                     await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             if failure is not None:  # a text that cannot be read: what was sent before it has come
@@ -241,13 +243,9 @@ class EmbedRun:
         call.exit_if_stopped = self._exit_if_stopped
         self._open.add(call)
         try:
-            async with aclosing(call.events()) as events:
-                async for _ in events:
-                    pass
+            return await call.whole()
         finally:
             self._open.discard(call)
-        assert call.answer is not None, "a call that raised nothing has an answer"
-        return call.answer
 
     def _taken(self, answer: Answer) -> Vectors:
         """The vectors of a batch, whose bill is added up. Raises BadResponse when they do not fit what was asked."""
@@ -279,12 +277,6 @@ def _sum(one: Usage, other: Usage) -> Usage:
         one.reasoning_tokens + other.reasoning_tokens,
         one.estimated or other.estimated,
     )
-
-
-def _raise_first(tasks: Iterable[asyncio.Task[Answer]]) -> None:
-    for task in tasks:
-        if task.done():
-            task.result()
 
 
 async def _next(source: AsyncGenerator[Texts, None]) -> Texts | None:

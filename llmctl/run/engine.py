@@ -108,7 +108,8 @@ class CallRun:
             session=ask.session,
             tags=ask.tags,
         )
-        self._last: AttemptRun | None = None
+        self.last: AttemptRun | None = None
+        """The last attempt, as far as it came."""
         self._used: Usage | None = None
         self._first_token_ms: float | None = None
         self._waited_s = 0.0
@@ -116,10 +117,13 @@ class CallRun:
         self._begun = False
         self._conformed: Conformed | None = None
 
-    @property
-    def last(self) -> AttemptRun | None:
-        """The last attempt, as far as it came."""
-        return self._last
+    async def whole(self) -> Answer:
+        """The answer, once all its events have passed. Raises the error the call ended in."""
+        async with aclosing(self.events()) as events:
+            async for _ in events:
+                pass
+        assert self.answer is not None, "a call that raised nothing has an answer"
+        return self.answer
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """The answer's events. Raises the error the call ended in; then `answer` stays None."""
@@ -172,9 +176,9 @@ class CallRun:
         started_at, began = engine.clock.now(), engine.clock.monotonic()
         held: list[Event] = []
         error: BaseException | None = None
-        self._last = None
+        self.last = None
         try:
-            run = self._last = AttemptRun(
+            run = self.last = AttemptRun(
                 send.deployment,
                 _with_defaults(self.ask.request, send.deployment.params),
                 await self._endpoint(send),
@@ -203,15 +207,15 @@ class CallRun:
             latency_s = engine.clock.monotonic() - began
             attempt = self._row(send, error, started_at, latency_s)
             self.attempts.append(attempt)
-            if self._last and self._last.first_token_s is not None:
-                self._first_token_ms = (began - self._began + self._last.first_token_s) * 1000
+            if self.last and self.last.first_token_s is not None:
+                self._first_token_ms = (began - self._began + self.last.first_token_s) * 1000
         failed = error if isinstance(error, LlmctlError) else None
         if isinstance(failed, Unauthorized):
             engine.endpoints.forget(send.deployment)
         self.call.heard(Failed(failed, engine.clock.now()) if failed else Ended())
         engine.hooks.tell(AttemptEnded(attempt, failed))
-        if failed is None and self._last is not None:
-            self._conformed = self._judged(self._last)
+        if failed is None and self.last is not None:
+            self._conformed = self._judged(self.last)
             if self._conformed is not None and self.ask.buffered:
                 yield Event(text=self._conformed.text)
                 held = [replace(event, text="") for event in held]
@@ -228,7 +232,7 @@ class CallRun:
             raise DeadlineExceeded(what, hint="run what gives the credential by hand") from error
 
     def _row(self, send: Send, error: BaseException | None, started_at: float, latency_s: float) -> Attempt:
-        run, deployment = self._last, send.deployment
+        run, deployment = self.last, send.deployment
         usage = self._used = self._usage(run) if run else None
         known = error if isinstance(error, LlmctlError) else None
         return Attempt(
@@ -273,7 +277,7 @@ class CallRun:
 
     async def _finish(self, error: BaseException | None) -> None:
         """Complete the row, and the answer where there is one."""
-        engine, run = self._engine, self._last
+        engine, run = self._engine, self.last
         latency_s = engine.clock.monotonic() - self._began
         completion = replace(run.completion(), usage=self._used) if run else Completion()
         parsed = None

@@ -606,7 +606,7 @@ class SlowLedger(MemoryLedger):
 @pytest.mark.parametrize("at", [0.5, 1.5])
 def test_cancellation_while_the_row_is_being_written_leaves_a_complete_row(at: float) -> None:
     world = World(Reply.stream("a"))
-    world.client._engine.ledger = world.ledger = SlowLedger()
+    world.client.engine.ledger = world.ledger = SlowLedger()
 
     async def work() -> None:
         task = asyncio.create_task(world.client.acomplete("hi", model="solo"))
