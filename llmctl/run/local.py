@@ -13,8 +13,8 @@ encoder and decoder serve it as every other provider. All facts below were measu
 - Destroying a `Server` whose main loop has not begun hangs for ever, so a throwaway request precedes every destruction.
 
 Leaving the process: a daemon thread that comes back from C++ during interpreter shutdown may abort it, so an ordinary
-exit waits (`atexit`) until the worker has stopped. A command has no time for that: when `needs_hard_exit()` is true, it
-flushes its streams and calls `os._exit`, which is always safe here, because nothing of ours is left to be cleaned.
+exit waits (`atexit`) until the worker has stopped. A command has no time for that: it flushes its streams and calls
+`os._exit`, which is always safe here, because nothing of ours is left to be cleaned.
 """
 
 from __future__ import annotations
@@ -53,26 +53,14 @@ _STALE_S = 600.0
 _workers: set[_Worker] = set()
 
 
-def prompt_s(prompt_tokens: int) -> float:
-    """The seconds to read a prompt on the machine of the measurements (2 cores of a VM, one used).
-
-    212 tokens a second, plus attention, which grows with the square: measured 2.0 s for 531 tokens, 9.4 s for 2,031 and
-    43 s for 6,031.
-    """
-    return prompt_tokens / _PROMPT_TOKENS_PER_S + _ATTENTION_S * prompt_tokens**2
-
-
 def first_token_s(prompt_tokens: int) -> float:
     """The seconds within which a first token must be expected: load and prompt, on a machine four times slower.
 
-    No clock for the first token should be shorter than this, and a total should be longer by it.
+    No clock for the first token should be shorter than this, and a total should be longer by it. Measured on 2 cores of
+    a VM, one used: 212 tokens a second, plus attention, which grows with the square (2.0 s for 531 tokens, 9.4 s for
+    2,031 and 43 s for 6,031).
     """
-    return _LOAD_S + _SLOW_MACHINE * prompt_s(prompt_tokens)
-
-
-def needs_hard_exit() -> bool:
-    """Whether a model is still in memory, so that a command should flush and leave by `os._exit`."""
-    return any(worker.alive for worker in list(_workers))  # a copy: a worker that ends takes itself out
+    return _LOAD_S + _SLOW_MACHINE * (prompt_tokens / _PROMPT_TOKENS_PER_S + _ATTENTION_S * prompt_tokens**2)
 
 
 class LocalTransport:
@@ -98,8 +86,8 @@ class LocalTransport:
         with self._lock:  # so that no job follows a worker's end; held for some system calls at most
             self._worker(deployment.model).submit(job)
         try:
-            head = await job.head()
-            yield _Response(head.status, _SSE if job.streams and head.status == 200 else _JSON, job.chunks())
+            status = await job.status()
+            yield _Response(status, _SSE if job.streams and status == 200 else _JSON, job.chunks())
         finally:
             job.cancel()
 
@@ -183,9 +171,9 @@ class _Worker:
             self._current.cancel()
         self._jobs.put(None)
 
-    def join(self, timeout_s: float) -> None:
+    def join(self) -> None:
         """Wait for the end that `close` asked for."""
-        self._thread.join(timeout_s)
+        self._thread.join(_LEAVE_S)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -248,7 +236,7 @@ def _leave() -> None:
     for worker in stopping:
         worker.close()
     for worker in stopping:
-        worker.join(_LEAVE_S)
+        worker.join()
 
 
 def _params(xllamacpp: Any, path: Path, alias: str, n_ctx: int, address: str) -> Any:

@@ -1,7 +1,7 @@
 """One request to the embedded model: prepared for llama.cpp, heard chunk by chunk in its thread, read in the loop.
 
 The two threads meet in one queue. The model's side calls `begin`, `heard`, `end`, `refuse` and `fail`; the loop's side
-awaits `head` and iterates `chunks`; either may see `cancelled`.
+awaits `status` and iterates `chunks`; either may see `cancelled`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,6 @@ _BYTES_PER_TOKEN = 3
 _MOST_BYTES_PER_TOKEN = 32
 _TEMPLATE_TOKENS = 64
 _MESSAGE_LIMIT = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The status of the answer, known before its body."""
-
-    status: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Job:
         self.cancelled = False
         self._context = context
         self._loop = loop
-        self._items: asyncio.Queue[Head | bytes | Exception | None] = asyncio.Queue()
+        self._items: asyncio.Queue[int | bytes | Exception | None] = asyncio.Queue()
         self._n_ctx = 0
         self._retry = False
         self._headed = False
@@ -87,12 +80,12 @@ class Job:
 
     # The loop's side.
 
-    async def head(self) -> Head:
-        """The status, as soon as the model has begun to read the prompt. Raises what made that impossible."""
+    async def status(self) -> int:
+        """The answer's status, as soon as the model has begun to read the prompt. Raises what made that impossible."""
         item = await self._items.get()
         if isinstance(item, Exception):
             raise item
-        assert isinstance(item, Head)
+        assert isinstance(item, int)
         return item
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -189,9 +182,9 @@ class Job:
     def _head(self, status: int) -> None:
         if not self._headed:
             self._headed = True
-            self._put(Head(status))
+            self._put(status)
 
-    def _put(self, item: Head | bytes | Exception | None) -> None:
+    def _put(self, item: int | bytes | Exception | None) -> None:
         try:
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
         except RuntimeError:  # the loop has been closed: nobody listens any more

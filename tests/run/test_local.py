@@ -71,8 +71,11 @@ def run_script(weights_dir: Path, body: str, **environ: str) -> "subprocess.Pope
 import asyncio, json, os, sys, time
 from pathlib import Path
 from llmctl.core.catalog import Deployment, Provider
-from llmctl.run.local import LocalTransport, needs_hard_exit
+from llmctl.run import local
+from llmctl.run.local import LocalTransport
 from llmctl.wire.base import HttpRequest
+def in_memory():
+    return any(worker.alive for worker in list(local._workers))
 transport = LocalTransport(Path({str(weights_dir)!r}))
 deployment = Deployment("local", Provider("local"), {MODEL!r})
 def request(prompt, **body):
@@ -345,7 +348,7 @@ for table in ("tcp", "tcp6") if sys.platform == "linux" else ():
     for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
         assert line.split()[9] not in inodes, line
 assert os.listdir(os.environ["TMPDIR"]) == []
-assert needs_hard_exit()
+assert in_memory()
 await transport.aclose()
 """
     process = run_script(weights_dir, script, TMPDIR=str(tmp_path))
@@ -447,13 +450,13 @@ except asyncio.CancelledError:
     assert process.returncode == -signal.SIGINT
 
 
-def test_hard_exit_is_wanted_only_while_a_model_may_be_in_memory(weights_dir: Path) -> None:
+def test_a_model_is_in_memory_from_its_first_request_until_the_transport_is_closed(weights_dir: Path) -> None:
     script = """
-print(needs_hard_exit())
+print(in_memory())
 async with transport.send(request("hello", max_tokens=1), deployment, connect_s=1) as response:
-    print(needs_hard_exit())
+    print(in_memory())
 await transport.aclose()
-while needs_hard_exit():
+while in_memory():
     await asyncio.sleep(0.01)
 """
     said, _ = end(run_script(weights_dir, script))

@@ -36,10 +36,10 @@ def answered(say: Callable[[Job], None], **body: Any) -> tuple[int, list[bytes]]
         loop = asyncio.get_running_loop()
         job = Job(json.dumps({"messages": USER, **body}).encode(), loop, 1024)
         model = loop.run_in_executor(None, said, job)
-        head = await job.head()
+        status = await job.status()
         chunks = [chunk async for chunk in job.chunks()]
         await model
-        return head.status, chunks
+        return status, chunks
 
     return asyncio.run(main())
 
