@@ -100,8 +100,7 @@ def ask(
     ] = False,
 ) -> None:
     """Ask for one answer: files, prompt and stdin are joined, and the answer is all that goes to stdout."""
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     files = file or []
     if prompt is None and not files and (no_stdin or not stdin_is_piped()):
         _no_prompt(ctx, as_json=as_json)

@@ -41,8 +41,7 @@ def check(
     from llmctl.client import Client
     from llmctl.lab import probe
 
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     deployments = context.catalog.resolve(model).deployments
     if not live:
         many = f", for each of its {len(deployments)} deployments" if len(deployments) > 1 else ""

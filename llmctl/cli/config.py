@@ -57,8 +57,7 @@ def init(
 @app.command(epilog=examples("llmctl config path", '"$EDITOR" "$(llmctl config path)"', "llmctl config path --json"))
 def path(ctx: typer.Context, json: Json = False) -> None:
     """Print the paths of the configuration files that are read, later ones winning."""
-    context = of(ctx)
-    context.json_errors = json
+    context = of(ctx, json=json)
     files = [Path.absolute(each) for each in context.places.config_files]
     if json:
         found = [{"path": str(each), "exists": each.exists()} for each in files]
@@ -76,8 +75,7 @@ def show(
     """Print every setting in force, secrets masked."""
     from llmctl.config.origin import origins
 
-    context = of(ctx)
-    context.json_errors = json
+    context = of(ctx, json=json)
     settings = origins(context.places, context.environ)
     if json and origin:
         print_json([{"key": each.key, "value": each.value, "origin": each.origin} for each in settings])
@@ -95,8 +93,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     from llmctl.config.load import assembled, fresh
     from llmctl.config.pending import pending, refuses
 
-    context = of(ctx)
-    context.json_errors = json
+    context = of(ctx, json=json)
     found = sources(context.places)
     plain, _ = fresh(found)
     catalog = assembled(plain, context.environ, found)
@@ -105,16 +102,9 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     providers = _used(catalog, plain["config"].get("providers", {}))
     waiting = pending(plain["config"])
     if json:
-        document = {"ok": True, "files": files, "default_model": catalog.default_model or None}
-        print_json(
-            {
-                **document,
-                "groups": groups,
-                "providers": providers,
-                "without_effect": waiting,
-                "refuses_all": refuses(plain["config"]),
-            }
-        )
+        document = {"ok": True, "files": files, "default_model": catalog.default_model or None, "groups": groups}
+        without = {"without_effect": waiting, "refuses_all": refuses(plain["config"])}
+        print_json({**document, "providers": providers, **without})
         return
     write(f"ok: {', '.join(files) or 'no configuration file, built-in settings'}\n")
     write(safe("".join(f"{_line(row)}\n" for row in groups)))

@@ -39,8 +39,9 @@ class Context:
         return load_catalog(self.places, self.environ)
 
 
-def of(ctx: typer.Context) -> Context:
-    """The shared context of a running command."""
+def of(ctx: typer.Context, *, json: bool | None = None) -> Context:
+    """The shared context of a running command, which has learned whether it was asked for `--json`."""
     context = ctx.find_object(Context)
     assert context is not None, "commands run under cli.main"
+    context.json_errors = json
     return context

