@@ -16,7 +16,7 @@ from llmctl.cli.options import examples
 from llmctl.cli.output import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -57,33 +57,20 @@ class Param:
     label: str
     takes_value: bool
     repeats: bool
-    kind: str
-    choices: tuple[str, ...]
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """The words its value may be, when they are known."""
-        return GROUPS if self.kind == "models" else self.choices
+    is_file: bool
+    values: tuple[str, ...]
+    """The words its value may be, when they are known."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A command, or a group of them."""
+    """A command, or a group of them; `options` are also `--help` and the global ones."""
 
     path: tuple[str, ...]
     help: str
     children: tuple[Node, ...]
-    params: tuple[Param, ...]
-
-    @property
-    def options(self) -> tuple[Param, ...]:
-        """Its options, `--help` and the global ones too."""
-        return (*(param for param in self.params if param.names), *_GLOBAL)
-
-    @property
-    def arguments(self) -> tuple[Param, ...]:
-        """Its arguments, in order."""
-        return tuple(param for param in self.params if not param.names)
+    options: tuple[Param, ...]
+    arguments: tuple[Param, ...] = ()
 
     def walk(self) -> Iterator[Node]:
         """This node and all below it."""
@@ -93,9 +80,9 @@ class Node:
 
 
 _GLOBAL = (
-    Param(("--config",), "Read this configuration (repeat; later wins).", "FILE", True, True, "files", ()),
-    Param(("--debug",), "Show tracebacks.", "", False, False, "", ()),
-    Param(("-h", "--help"), "Show the help and exit.", "", False, False, "", ()),
+    Param(("--config",), "Read this configuration (repeat; later wins).", "FILE", True, True, True, ()),
+    Param(("--debug",), "Show tracebacks.", "", False, False, False, ()),
+    Param(("-h", "--help"), "Show the help and exit.", "", False, False, False, ()),
 )
 
 
@@ -104,14 +91,16 @@ def tree() -> Node:
     from llmctl.cli.commands import COMMANDS, command, root
 
     children = tuple(_node((name,), command(name), text) for name, (_, text) in COMMANDS.items())
-    return Node((), "", children, tuple(_param(param) for param in root().params))
+    return Node((), "", children, (*map(_param, root().params), *_GLOBAL))
 
 
 def _node(path: tuple[str, ...], command: Any, text: str = "") -> Node:
     below = getattr(command, "commands", {}).items()
     children = tuple(_node((*path, name), child) for name, child in below if not child.hidden)
-    params = tuple(_param(param) for param in command.params if not getattr(param, "hidden", False))
-    return Node(path, text or command.get_short_help_str(limit=200), children, params)
+    params = [_param(param) for param in command.params if not getattr(param, "hidden", False)]
+    options = (*(param for param in params if param.names), *_GLOBAL)
+    arguments = tuple(param for param in params if not param.names)
+    return Node(path, text or command.get_short_help_str(limit=200), children, options, arguments)
 
 
 def _param(param: Any) -> Param:
@@ -125,15 +114,14 @@ def _param(param: Any) -> Param:
         label=label.strip("[]"),
         takes_value=not (is_option and param.is_flag),
         repeats=is_option and param.multiple,
-        kind=kind,
-        choices=tuple(getattr(param.type, "choices", None) or ()),
+        is_file=kind == "files",
+        values=GROUPS if kind == "models" else tuple(getattr(param.type, "choices", None) or ()),
     )
 
 
 def script(shell: str) -> str:
     """The script of `shell`: bash, zsh or fish."""
-    write_for: dict[str, Callable[[Node], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    return write_for[shell](tree())
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](tree())
 
 
 # ---------------------------------------------------------------- bash
@@ -149,11 +137,11 @@ def _bash(root: Node) -> str:
         at = "".join(f" {word}" for word in node.path)
         for option in node.options:
             if option.takes_value and option not in _GLOBAL:
-                found = "files" if option.kind == "files" else " ".join(option.values)
+                found = "files" if option.is_file else " ".join(option.values)
                 valued.setdefault(found, []).extend(f'"{at} {name}"' for name in option.names)
         offered = [child.path[-1] for child in node.children] + [w for a in node.arguments for w in a.values]
         offered += [name for option in node.options for name in option.names]
-        files = "_llmctl_files; " if any(argument.kind == "files" for argument in node.arguments) else ""
+        files = "_llmctl_files; " if any(argument.is_file for argument in node.arguments) else ""
         words.append(f'        "{at}") {files}words="{" ".join(offered)}" ;;\n')
     skips = " | ".join(case for cases in valued.values() for case in cases)
     values = "".join(
@@ -252,7 +240,7 @@ def _zsh_option(option: Param) -> list[str]:
 
 
 def _zsh_action(param: Param) -> str:
-    if param.kind == "files":
+    if param.is_file:
         return "_files"
     return f"({' '.join(param.values)})" if param.values else " "
 
@@ -279,7 +267,7 @@ def _fish(root: Node) -> str:
         at = f"""complete -c llmctl -n '__llmctl_at "{" ".join(node.path)}"'"""
         lines += [f"{at} -a {child.path[-1]} -d {_quoted(child.help)}\n" for child in node.children]
         for argument in node.arguments:
-            files = " -F" if argument.kind == "files" else ""
+            files = " -F" if argument.is_file else ""
             values = f" -a {_quoted(' '.join(argument.values))}" if argument.values else ""
             lines += [f"{at}{files}{values}\n"] if files or values else []
         lines += [f"{at} {_fish_option(option)}\n" for option in node.options]
@@ -290,7 +278,7 @@ def _fish_option(option: Param) -> str:
     names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
     if not option.takes_value:
         value = ""
-    elif option.kind == "files":
+    elif option.is_file:
         value = " -r -F"
     else:
         value = f" -x -a {_quoted(' '.join(option.values))}" if option.values else " -x"
