@@ -179,24 +179,17 @@ class Out:
             os.set_blocking(sys.stdout.fileno(), True)
         self.writing = self.began = self.open_line = False
 
-    def write(self, text: str) -> None:
+    def write(self, text: str | bytes) -> None:
         """Write a piece. Raises BrokenPipeError when nobody reads, OutputFailed when it cannot be written."""
         if not text:
             return
-        self.began, self.writing, self.open_line = True, True, not text.endswith("\n")
+        self.began = self.writing = True
+        self.open_line = isinstance(text, str) and not text.endswith("\n")
         try:
-            write(safe(text) if self.terminal else text)
+            write(safe(text) if self.terminal and isinstance(text, str) else text)
         except Exception:
             self.open_line = False  # a stdout that failed once is left alone
             raise
-        finally:
-            self.writing = False
-
-    def write_bytes(self, data: bytes) -> None:
-        """Write what is no text. Raises as `write` does."""
-        self.writing = True
-        try:
-            write(data)
         finally:
             self.writing = False
 

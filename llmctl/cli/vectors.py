@@ -64,10 +64,7 @@ class Target:
     def write(self, data: str | bytes) -> None:
         """Write, and flush. Raises BrokenPipeError when nobody reads, OutputFailed when it cannot be written."""
         if self.file is None:
-            if isinstance(data, bytes):
-                self._out.write_bytes(data)
-            else:
-                self._out.write(data)
+            self._out.write(data)
             return
         try:
             self.file.write(data if isinstance(data, bytes) else data.encode("utf-8", "replace"))
