@@ -47,7 +47,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return EXIT_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost wall
         if debug:
-            _traceback()
+            import traceback
+
+            traceback.print_exc()
         return _failed(error, as_json=_wants_json(argv, context))
 
 
@@ -137,12 +139,6 @@ def _failed(error: Exception, *, as_json: bool) -> int:
         tell(f"llmctl: error: {one_line(known.message, 600)}\n")
         tell(f"hint: {one_line(known.hint)}\n" if known.hint else "")
     return known.exit_code if known is error or isinstance(known, OutputFailed) else EXIT_BUG
-
-
-def _traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
 
 
 def _fill_closed() -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from llmctl.cli.context import Context
     from llmctl.core.catalog import Deployment, Group, Provider
     from llmctl.core.errors import LlmctlError
-    from llmctl.run.endpoint import Endpoints
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 app.command("check", epilog=check.EXAMPLES)(check.check)
@@ -125,7 +124,7 @@ class _Known:
     def __init__(self, context: Context) -> None:
         from llmctl.run.endpoint import Endpoints
 
-        self._endpoints: Endpoints = Endpoints(context.environ)
+        self._endpoints = Endpoints(context.environ)
         self._catalog = context.catalog
         self._environ = context.environ
         self._weights = context.places.weights
@@ -178,15 +177,14 @@ class _Known:
 
     def _key(self, provider: Provider, reference: str) -> dict[str, Any]:
         """Where a key would be looked for, and where one is; `present` names the place, never the value."""
-        kind, colon, rest = reference.partition(":")
-        if kind == "env" and colon:
-            variables, present = [rest], rest if self._environ.get(rest) else None
-        else:
-            variables = list(provider.key)
-            place = (
-                f"file:{rest}" if kind == "file" and colon else "cmd" if kind == "cmd" and colon else "configuration"
-            )
-            present = place if reference else self._endpoints.key_variable(provider)
+        variables, present = list(provider.key), self._endpoints.key_variable(provider)
+        if reference.startswith("env:"):
+            name = reference.removeprefix("env:")
+            variables, present = [name], name if self._environ.get(name) else None
+        elif reference.startswith("cmd:"):
+            present = "cmd"  # and no argument of it, which may hold the secret
+        elif reference:
+            present = reference if reference.startswith("file:") else "configuration"
         needed = bool(reference) or bool(provider.key and not provider.key_optional)
         return {"variables": variables, "present": present, "needed": needed}
 
@@ -222,15 +220,8 @@ def _ready(row: dict[str, Any]) -> str:
 
 
 def _deployment_cells(row: dict[str, Any]) -> dict[str, Any]:
-    ready = _ready(row)
-    return {
-        "deployment": row["id"],
-        "asks": row["served_by"],
-        "address": row["address"],
-        "key": _key_cell(row),
-        "ready": ready,
-        "supports": _supports_cell(row),
-    }
+    cells = {"deployment": row["id"], "asks": row["served_by"], "address": row["address"], "ready": _ready(row)}
+    return cells | {"key": _key_cell(row), "supports": _supports_cell(row)}
 
 
 def _provider_cells(row: dict[str, Any]) -> dict[str, Any]:

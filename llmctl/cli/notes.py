@@ -65,9 +65,9 @@ class Notes:
     def _started(self, n: int, role: str, served_by: str, dropped: tuple[str, ...]) -> None:
         self._doing, self._since = f"asking {served_by}" + (f" (attempt {n})" if n > 1 else ""), time.monotonic()
         if n > 1:
-            because = (
-                f" after {self._failure.kind}: {_without(served_by, self._failure.message)}" if self._failure else ""
-            )
+            because = ""
+            if self._failure:  # whose message begins with a name that is said here already
+                because = f" after {self._failure.kind}: {self._failure.message.removeprefix(f'{served_by}: ')}"
             again = "; the answer begins again" if self._out.began else ""
             self._out.end_line()
             self._say(f"{role}: asking {served_by}{because}{again}")
@@ -134,11 +134,6 @@ class Notes:
             self._out.end_line()
             self._wipe()
             say(line)
-
-
-def _without(served_by: str, message: str) -> str:
-    """`message` without the name in front of it, where that was just said."""
-    return message.removeprefix(f"{served_by}: ")
 
 
 def _first_use(client: Client) -> bool:

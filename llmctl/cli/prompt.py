@@ -34,7 +34,7 @@ def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool)
         raise UsageError("--file - was given twice", hint="stdin can be read once")
     prompt = None if prompt is None else as_text(prompt, "the prompt")
     texts = [(name, file_text(name)) for name in files]
-    piped = read_stdin() if use_stdin and "-" not in files else ""
+    piped = _stdin_text() if use_stdin and "-" not in files and stdin_is_piped() else ""
     if not any(text.strip() for text in (prompt or "", piped, *(text for _, text in texts))):
         raise UsageError("the prompt is empty", hint='write: llmctl ask "..." (or pipe text in)')
     body = "\n\n".join(part for part in (prompt, piped) if part)
@@ -116,13 +116,6 @@ def decoded(data: bytes, where: str) -> str:
         ) from error
 
 
-def read_stdin() -> str:
-    """What stands on stdin when it is a pipe or a file; "" for a terminal, a closed stdin, and an empty one."""
-    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
-        return ""
-    return _stdin_text()
-
-
 def _stdin_text() -> str:
     if sys.stdin is None or sys.stdin.closed:
         return ""
@@ -143,5 +136,5 @@ def _announce_silence(after_s: float = SILENCE_S) -> None:
 
 
 def stdin_is_piped() -> bool:
-    """Whether stdin may hold a part of the prompt."""
+    """Whether stdin may hold a part of the prompt: it is a pipe or a file, and neither a terminal nor closed."""
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
