@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests may import `servers`
 
@@ -42,6 +45,46 @@ def weights_dir(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFa
     directory = cache.mkdir("weights") if cache is not None else tmp_path_factory.mktemp("weights")
     weights.pull(model, directory)
     return directory
+
+
+LLAMA_CPP = """
+import os, sys, xllamacpp
+model, key, template = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.model_alias = model, {"smollm2"}
+params.n_ctx, params.n_parallel, params.n_threads_http = 1024, 1, 2
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+params.warmup = params.fit_params = params.ui = False
+params.verbosity = -1
+params.cache_prompt, params.cache_ram_mib = False, 0  # the same request, the same batches, the same words
+if template:
+    params.chat_template = template
+params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
+server = xllamacpp.Server(params)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="session")
+def llama_cpp(weights_dir: Path) -> Callable[..., AbstractContextManager[str]]:
+    """Starts llama.cpp's own server, which nobody here wrote: a context whose value is its address."""
+    from llmctl.run import weights
+
+    path = weights.find(weights.DEFAULT, weights_dir)
+
+    @contextmanager
+    def served(key: str, template: str = "") -> Iterator[str]:
+        """In a process of its own, which leaves when its stdin ends; it answers to `key` alone."""
+        command = [sys.executable, "-c", LLAMA_CPP, str(path), key, template]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+            assert process.stdin is not None
+            process.stdin.close()
+
+    return served
 
 
 @pytest.fixture(scope="session")

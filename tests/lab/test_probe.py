@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +14,10 @@ from llmctl.client import Client
 from llmctl.lab import probe, steps
 from llmctl.run.attempt import LINGER_S
 from llmctl.testing import MemoryLedger, Reply, ScriptedTransport, VirtualClock, run_virtual
-from tests.run.test_transport import PARTNER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from servers import Behaviour, Exchange
 
@@ -326,17 +323,10 @@ def test_a_providers_count_stands_beside_our_estimate(model: str, said: Any, exp
 
 
 @pytest.fixture(scope="module")
-def partner(weights_dir: Path) -> Iterator[str]:
-    """The address of llama.cpp's own server, in a process of its own."""
-    from llmctl.run import weights
-
-    path = weights.find(weights.DEFAULT, weights_dir)
-    command = [sys.executable, "-c", PARTNER, str(path), KEY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        assert process.stdin is not None
-        process.stdin.close()  # it leaves when its stdin ends
+def partner(llama_cpp: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
+    """The address of llama.cpp's own server."""
+    with llama_cpp(KEY) as address:
+        yield address
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,8 @@ from llmctl.testing import MemoryLedger
 from llmctl.wire.base import HttpRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 KEY = "canary-7f3a9c2e51d84b06"
 PROMPT = "canary prompt 4b1f"
@@ -682,35 +683,11 @@ def test_words_of_the_server_are_those_we_read() -> None:
 # ---------------------------------------------------------------- a server that is not ours
 
 
-PARTNER = """
-import os, sys, xllamacpp
-params = xllamacpp.CommonParams()
-params.model.path = sys.argv[1]
-params.model_alias = {"smollm2"}
-params.n_ctx, params.n_parallel, params.n_threads_http = 512, 1, 2
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-params.warmup = params.fit_params = params.ui = False
-params.verbosity, params.cache_ram_mib = -1, 0
-params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [sys.argv[2]]
-server = xllamacpp.Server(params)
-print(server.listening_address, flush=True)
-sys.stdin.read()
-os._exit(0)
-"""
-
-
 @pytest.fixture(scope="module")
-def partner(weights_dir: Path) -> Iterator[str]:
-    """The API base of llama.cpp's own server, in a process of its own."""
-    from llmctl.run import weights
-
-    path = weights.find(weights.DEFAULT, weights_dir)
-    command = [sys.executable, "-c", PARTNER, str(path), KEY]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip() + "/v1"
-        assert process.stdin is not None
-        process.stdin.close()  # it leaves when its stdin ends
+def partner(llama_cpp: Callable[[str], AbstractContextManager[str]]) -> Iterator[str]:
+    """The API base of llama.cpp's own server."""
+    with llama_cpp(KEY) as address:
+        yield f"{address}/v1"
 
 
 def test_llama_cpp_streams_with_usage(partner: str) -> None:

@@ -16,14 +16,13 @@ from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import ContextExceeded, InvalidRequest, Unauthorized
 from llmctl.core.redact import Secret
 from llmctl.core.types import Message, Params, Request, Text, fold
-from llmctl.run import weights
 from llmctl.testing import MemoryLedger
 from llmctl.wire import anthropic
 from llmctl.wire.base import Endpoint, HttpRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from llmctl.core.record import Answer
 
@@ -42,25 +41,10 @@ WEATHER = {"type": "function", "function": {"name": "get_weather", "description"
 
 
 @pytest.fixture(scope="module")
-def address(weights_dir: Path) -> Iterator[str]:
+def address(llama_cpp: Callable[[str, str], AbstractContextManager[str]]) -> Iterator[str]:
     """The address of the server, which answers to the key `right`."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(weights_dir / weights.MODELS[weights.DEFAULT].file)
-    params.model_alias = {"smollm2"}
-    params.n_ctx, params.n_parallel, params.n_threads_http = 1024, 1, 2
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup = params.fit_params = params.ui = False
-    params.verbosity = -1
-    params.cache_prompt, params.cache_ram_mib = False, 0  # the same request, the same batches, the same words
-    params.chat_template = TEMPLATE
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, ["right"]
-    server = xllamacpp.Server(params)
-    yield server.listening_address
-    # Only once its main loop runs may the server be destroyed.
-    server.handle_completions(b'{"prompt":"a","n_predict":0}', lambda _: True)
-    del server
+    with llama_cpp("right", TEMPLATE) as address:
+        yield address
 
 
 def fetched(sent: HttpRequest) -> bytes:

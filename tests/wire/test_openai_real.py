@@ -12,13 +12,12 @@ import pytest
 
 from llmctl import Client
 from llmctl.core.errors import ContextExceeded, InvalidRequest, Unauthorized
-from llmctl.run import weights
 from llmctl.testing import MemoryLedger
 from tests.wire.test_anthropic_real import CITY, TEMPLATE, WEATHER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from llmctl.core.record import Answer
 
@@ -26,25 +25,10 @@ MODEL = "llamacpp/smollm2"
 
 
 @pytest.fixture(scope="module")
-def address(weights_dir: Path) -> Iterator[str]:
+def address(llama_cpp: Callable[[str, str], AbstractContextManager[str]]) -> Iterator[str]:
     """The address of the API, which answers to the key `right`."""
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(weights_dir / weights.MODELS[weights.DEFAULT].file)
-    params.model_alias = {"smollm2"}
-    params.n_ctx, params.n_parallel, params.n_threads_http = 1024, 1, 2
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.warmup = params.fit_params = params.ui = False
-    params.verbosity = -1
-    params.cache_prompt, params.cache_ram_mib = False, 0  # the same request, the same batches, the same words
-    params.chat_template = TEMPLATE
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, ["right"]
-    server = xllamacpp.Server(params)
-    yield f"{server.listening_address}/v1"
-    # Only once its main loop runs may the server be destroyed.
-    server.handle_completions(b'{"prompt":"a","n_predict":0}', lambda _: True)
-    del server
+    with llama_cpp("right", TEMPLATE) as address:
+        yield f"{address}/v1"
 
 
 def answered(address: str, prompt: str | None = None, key: str = "right", **how: Any) -> Answer:
