@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    Outcome = tuple[Any, BaseException | None]
 
 T = TypeVar("T")
 
@@ -25,26 +28,16 @@ class _Lane:
     __slots__ = ("jobs", "unstarted")
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self.jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self.unstarted = threading.Lock()
 
 
-class _Job:
-    """A function and where its outcome goes: `(value, None)` or `(None, error)`."""
-
-    __slots__ = ("deliver", "work")
-
-    def __init__(self, work: Callable[[], Any], deliver: Callable[[tuple[Any, BaseException | None]], None]) -> None:
-        self.work = work
-        self.deliver = deliver
-
-    def do(self) -> None:
-        outcome: tuple[Any, BaseException | None]
-        try:
-            outcome = (self.work(), None)
-        except BaseException as error:  # noqa: BLE001 - carried to whoever asked, and raised there
-            outcome = (None, error)
-        self.deliver(outcome)
+def _outcome(work: Callable[[], Any]) -> Outcome:
+    """What `work()` returned, or the error it raised."""
+    try:
+        return work(), None
+    except BaseException as error:  # noqa: BLE001 - carried to whoever asked, and raised there
+        return None, error
 
 
 class Worker:
@@ -68,8 +61,8 @@ class Worker:
 
     def call(self, work: Callable[[], T]) -> T:
         """What `work()` returns or raises, waited for by a thread that has no event loop."""
-        outcomes: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self._give(_Job(work, outcomes.put))
+        outcomes: SimpleQueue[Outcome] = SimpleQueue()
+        self._give(lambda: outcomes.put(_outcome(work)))
         value, error = outcomes.get()
         if error is not None:
             raise error
@@ -85,13 +78,12 @@ class Worker:
         loop = get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def deliver(outcome: tuple[Any, BaseException | None]) -> None:
-            try:
+        def job() -> None:
+            outcome = _outcome(work)
+            with suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 loop.call_soon_threadsafe(_settle, future, outcome)
-            except RuntimeError:  # the loop has closed: nobody waits any more
-                return
 
-        self._give(_Job(work, deliver))
+        self._give(job)
         if not to_the_end:
             return await future
         try:
@@ -106,11 +98,11 @@ class Worker:
         if lane is None or lane.unstarted.acquire(blocking=False):
             return
         done: SimpleQueue[Any] = SimpleQueue()
-        lane.jobs.put(_Job(lambda: None, done.put))
+        lane.jobs.put(lambda: done.put(None))
         lane.jobs.put(None)
         done.get()
 
-    def _give(self, job: _Job) -> None:
+    def _give(self, job: Callable[[], object]) -> None:
         pid = os.getpid()
         lane = self._lanes.get(pid)
         if lane is None:
@@ -122,11 +114,11 @@ class Worker:
 
 def _work(lane: _Lane, _holds: object) -> None:
     while (job := lane.jobs.get()) is not None:
-        job.do()
+        job()
         del job
 
 
-def _settle(future: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
+def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
     if future.done():  # cancelled meanwhile
         return
     value, error = outcome
