@@ -35,7 +35,8 @@ def offer(context: Context, plan: Plan) -> None:
     Elsewhere nothing is asked: the call itself fails, and its hint says the command.
     """
     deployment = plan.links[0].deployments[0]
-    if not deployment.is_local or not _attended() or context.environ.get("LLMCTL_OFFLINE") == "1":
+    attended = all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    if not deployment.is_local or not attended or context.environ.get("LLMCTL_OFFLINE") == "1":
         return
     from llmctl.run import extras, weights
 
@@ -47,10 +48,6 @@ def offer(context: Context, plan: Plan) -> None:
     size = f"{wanted.size / 1e6:.0f} MB"
     if typer.confirm(f"The weights of {deployment.served_by} ({size}) are not here yet. Fetch them?", True, err=True):
         fetch(deployment.model, context.places.weights, None, shown=True)
-
-
-def _attended() -> bool:
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 class _ProgressLine:

@@ -231,11 +231,8 @@ class Call:
         usable: list[Deployment] = []
         for link in self.plan.links:
             if spare or not self._was_asked(link):
-                usable += [d for d in link.deployments if d.id not in self._excluded and self._may_ask(d, snapshot)]
-        return usable
-
-    def _may_ask(self, target: Deployment, snapshot: Snapshot) -> bool:
-        return target.id not in self._asked or snapshot.may_retry(credential_key(target))
+                usable += [d for d in link.deployments if d.id not in self._excluded]
+        return [d for d in usable if d.id not in self._asked or snapshot.may_retry(credential_key(d))]
 
     def _spare_tries(self) -> bool:
         """Whether more tries are left than there are links that were not asked and still can be."""

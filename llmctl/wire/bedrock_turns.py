@@ -110,7 +110,8 @@ def _part(part: Part, names: set[str], dropped: list[str]) -> dict[str, Any]:
         case Image(media_type, data, url, detail):
             if detail not in ("", "auto"):
                 dropped.append("detail")
-            return {"image": {"format": _image_format(media_type, url), "source": _source(data, url)}}
+            source = {"s3Location": {"uri": url}} if url else {"bytes": data}
+            return {"image": {"format": _image_format(media_type, url), "source": source}}
         case Document(media_type, data, name):
             kind = _DOCUMENTS.get(media_type)
             if kind is None:
@@ -128,10 +129,6 @@ def _image_format(media_type: str, url: str) -> str:
     if media_type not in _IMAGES:
         raise UsageError(f"Amazon Bedrock takes no image of type {media_type!r}", hint=f"it takes {_named(_IMAGES)}")
     return _IMAGES[media_type]
-
-
-def _source(data: str, url: str) -> dict[str, Any]:
-    return {"s3Location": {"uri": url}} if url else {"bytes": data}
 
 
 def _named(formats: dict[str, str]) -> str:

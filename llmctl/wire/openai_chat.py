@@ -74,7 +74,8 @@ def body_of(request: Request, deployment: Deployment) -> tuple[dict[str, Any], t
         return _vectors_body(request, deployment.model, dialect)
     dropped: list[str] = []
     messages = [_message(message, dialect, dropped) for message in request.messages]
-    if "prefill" in dialect and request.messages and _is_prefill(request.messages[-1]):
+    last = request.messages[-1] if request.messages else None
+    if "prefill" in dialect and last and last.role == "assistant" and not last.tool_calls:
         messages[-1][dialect["prefill"]] = True
     body: dict[str, Any] = {"model": deployment.model, "messages": messages}
     _add_params(body, request.params, deployment, dropped)
@@ -138,10 +139,6 @@ def _fixed(params: Params, deployment: Deployment) -> tuple[str, ...]:
     found = [(len(each), kind) for kind, models in rules.items() for each in models if name.startswith(f"{each}-")]
     samples_at = _SAMPLES_AT.get(max(found, default=(0, ""))[1])
     return () if samples_at is None or params.reasoning_effort in samples_at else _SAMPLING
-
-
-def _is_prefill(message: Message) -> bool:
-    return message.role == "assistant" and not message.tool_calls
 
 
 def _message(message: Message, dialect: Mapping[str, Any], dropped: list[str]) -> dict[str, Any]:
