@@ -103,15 +103,8 @@ class CallRecord:
         """This record with the tokens of `usage`; unchanged for None."""
         if usage is None:
             return self
-        return replace(
-            self,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cached_input_tokens=usage.cached_input_tokens,
-            cache_write_tokens=usage.cache_write_tokens,
-            reasoning_tokens=usage.reasoning_tokens,
-            tokens_estimated=usage.estimated,
-        )
+        tokens = asdict(usage)  # under the names that the record has for them, but for one
+        return replace(self, tokens_estimated=tokens.pop("estimated"), **tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,8 +184,7 @@ class EmbedRun:
 
     async def whole(self) -> Embeddings:
         """All vectors, or the first error: nothing by halves."""
-        texts = self._texts if isinstance(self._texts, tuple) else tuple(self._texts)
-        self._texts = tuple(checked(text, n) for n, text in enumerate(texts))
+        self._texts = tuple(checked(text, n) for n, text in enumerate(self._texts))
         got: list[array[float]] = []
         async with aclosing(self.vectors()) as several:
             async for vectors in several:

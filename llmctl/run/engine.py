@@ -260,15 +260,9 @@ class CallRun:
         if said is not None and not said.estimated:
             return said
         completion = run.fold.completion()
-        made = sum(
-            _estimate(text)
-            for text in (
-                completion.text,
-                completion.reasoning,
-                completion.refusal,
-                *(call.arguments for call in completion.tool_calls),
-            )
-        )
+        texts = [completion.text, completion.reasoning, completion.refusal]
+        texts += [call.arguments for call in completion.tool_calls]
+        made = sum(map(_estimate, texts))
         if not made and run.fold.finish_reason is None:
             return said
         if said is not None:  # of an answer that broke off: what was counted until then
@@ -420,10 +414,9 @@ def is_whole(finish_reason: str | None, request: Request) -> bool:
 
 def _cost(attempts: list[Attempt]) -> int | None:
     """What all attempts cost together; None when any that used tokens has no known price."""
-    used = [attempt for attempt in attempts if attempt.input_tokens is not None]
-    costs = [attempt.cost_nanousd for attempt in used]
+    costs = [attempt.cost_nanousd for attempt in attempts if attempt.input_tokens is not None]
     known = [cost for cost in costs if cost is not None]
-    return sum(known) if len(known) == len(costs) and used else None
+    return sum(known) if known and len(known) == len(costs) else None
 
 
 def _transcript(request: Request) -> str:
