@@ -87,7 +87,7 @@ class LocalTransport:
             self._worker(deployment.model).submit(job)
         try:
             status = await job.status()
-            yield _Response(status, _SSE if job.streams and status == 200 else _JSON, job.chunks())
+            yield _Response(status, _SSE if status == 200 else _JSON, job.chunks())
         finally:
             job.cancel()
 

@@ -52,8 +52,8 @@ class TooLong(ValueError):
 class Job:
     """One request under way.
 
-    The model is always asked to stream, because only then does it call back often enough to be stopped; an answer that
-    was not to be streamed is the fold of the chunks.
+    The model is always asked to stream, because only then does it call back often enough to be stopped, and always
+    answers so: decoders read what really comes (`wire/framing`).
     """
 
     def __init__(self, body: bytes, loop: asyncio.AbstractEventLoop, context: int) -> None:
@@ -64,10 +64,9 @@ class Job:
         if len(body) > context * _MOST_BYTES_PER_TOKEN:
             raise TooLong(f"the prompt has {len(body)} bytes, and the model's context length is {context} tokens")
         request = {key: value for key, value in request.items() if value is not None}
-        self.streams = bool(request.get("stream"))
         self._answer_tokens = _answer_tokens(request)
         self.tokens = _estimate(request["messages"]) + self._answer_tokens
-        self.body = _prepared(request, self.streams)
+        self.body = _prepared(request)
         self.cancelled = False
         self._context = context
         self._loop = loop
@@ -76,7 +75,6 @@ class Job:
         self._retry = False
         self._headed = False
         self._ended = False
-        self._folded: list[dict[str, Any]] = []
 
     # The loop's side.
 
@@ -118,10 +116,7 @@ class Job:
         if b'"prompt_progress":' in chunk:
             return self._heard_progress(chunk)
         self._head(200)
-        if self.streams:
-            self._put(b"data: " + chunk + b"\n\n")
-        else:
-            self._folded.append(json.loads(chunk))
+        self._put(b"data: " + chunk + b"\n\n")
         return self.cancelled
 
     def _heard_progress(self, chunk: bytes) -> bool:
@@ -157,13 +152,13 @@ class Job:
         if self.cancelled or not self._headed:
             self.fail(BadResponse(f"the embedded model {'was stopped' if self.cancelled else 'gave no answer'}"))
             return True
-        self._put(b"data: [DONE]\n\n" if self.streams else _fold(self._folded))
+        self._put(b"data: [DONE]\n\n")
         self._put(None)
         return True
 
     def refuse(self, refused: Refused) -> None:
         """Answer with an error; inside a stream that has begun, as an event."""
-        within_stream = self._headed and self.streams
+        within_stream = self._headed
         self._head(refused.status)
         self._put(b"data: " + refused.body + b"\n\n" if within_stream else refused.body)
         self._put(None)
@@ -191,13 +186,13 @@ class Job:
             self.cancelled = True
 
 
-def _prepared(request: dict[str, Any], streams: bool) -> bytes:
+def _prepared(request: dict[str, Any]) -> bytes:
     """The body the model gets: greedy and capped unless the request says otherwise, and always streamed."""
     circles = {} if "response_format" in request else _NO_CIRCLES
     body = _GREEDY | circles | request | {"stream": True, "return_progress": True}
     if "max_tokens" not in body and "max_completion_tokens" not in body:
         body["max_tokens"] = DEFAULT_MAX_TOKENS
-    if not streams:
+    if not request.get("stream"):  # a whole answer says what it took
         body["stream_options"] = {"include_usage": True}
     return json.dumps(body).encode()
 
@@ -212,28 +207,3 @@ def _estimate(messages: list[Any]) -> int:
     return (
         len(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")) // _BYTES_PER_TOKEN + _TEMPLATE_TOKENS
     )
-
-
-def _fold(chunks: list[dict[str, Any]]) -> bytes:
-    """The chat completion that the chunks of a stream add up to."""
-    message: dict[str, Any] = {"role": "assistant", "content": None}
-    choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": None}
-    whole: dict[str, Any] = {"object": "chat.completion", "choices": [choice]}
-    for chunk in chunks:
-        whole |= {key: value for key, value in chunk.items() if key not in ("object", "choices")}
-        for piece in chunk["choices"]:
-            _add(message, piece["delta"])
-            choice["finish_reason"] = piece["finish_reason"] or choice["finish_reason"]
-    return json.dumps(whole).encode()
-
-
-def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    for key in ("content", "reasoning_content"):
-        if delta.get(key):
-            message[key] = (message.get(key) or "") + delta[key]
-    for call in delta.get("tool_calls", ()):
-        calls = message.setdefault("tool_calls", [])
-        if call["index"] == len(calls):
-            calls.append({"id": call.get("id"), "type": "function", "function": {"name": "", "arguments": ""}})
-        for key, value in call.get("function", {}).items():
-            calls[call["index"]]["function"][key] += value or ""

@@ -19,9 +19,11 @@ import pytest
 import llmctl
 from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import BadResponse, ConfigInvalid
+from llmctl.core.types import Completion, Request, fold
 from llmctl.run import weights
 from llmctl.run.extras import distribution
 from llmctl.run.local import LocalTransport, first_token_s
+from llmctl.wire import openai_chat
 from llmctl.wire.base import HttpRequest
 
 MODEL = weights.DEFAULT
@@ -55,6 +57,12 @@ def events(chunks: list[bytes]) -> list[dict[str, Any]]:
 
 def text_of(streamed: list[dict[str, Any]]) -> str:
     return "".join(event["choices"][0]["delta"].get("content") or "" for event in streamed if event["choices"])
+
+
+def read(chunks: list[bytes]) -> Completion:
+    """An answer that was not to be streamed, as the wire reads it."""
+    decoder = openai_chat.decoder(Request((), stream=False), 200, {})
+    return fold([*decoder.feed(b"".join(chunks)), *decoder.end()])
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +119,9 @@ def test_streamed_and_whole_answers_are_the_same_at_temperature_0(transport: Loc
     _, headers, streamed = asyncio.run(ask(transport, request(prompt, stream=True, max_tokens=40)))
     assert headers == {"content-type": "text/event-stream"}
     status, headers, whole = asyncio.run(ask(transport, request(prompt, max_tokens=40)))
-    assert (status, headers) == (200, {"content-type": "application/json"})
-    answer = json.loads(b"".join(whole))
-    assert answer["object"] == "chat.completion"
-    assert answer["choices"][0]["message"]["content"] == text_of(events(streamed)) != ""
-    assert answer["choices"][0]["finish_reason"] == events(streamed)[-1]["choices"][0]["finish_reason"]
+    assert (status, headers) == (200, {"content-type": "text/event-stream"})
+    assert read(whole).text == text_of(events(streamed)) != ""
+    assert read(whole).finish_reason == events(streamed)[-1]["choices"][0]["finish_reason"]
 
 
 def test_answer_comes_token_by_token(transport: LocalTransport) -> None:
@@ -138,27 +144,28 @@ def test_usage_comes_when_asked_for_and_names_the_model(transport: LocalTranspor
     assert usage["prompt_tokens"] == 31
     assert usage["total_tokens"] == 31 + usage["completion_tokens"]
     assert {event["model"] for event in counted} == {MODEL}
-    whole = json.loads(b"".join(asyncio.run(ask(transport, request()))[2]))
-    assert whole["usage"]["prompt_tokens"] == 31
+    whole = read(asyncio.run(ask(transport, request()))[2])
+    assert whole.usage is not None
+    assert whole.usage.input_tokens == 31
 
 
 def test_json_schema_is_enforced(transport: LocalTransport) -> None:
     asked = request("Extract name and age as JSON: Ada is 36", response_format=ADA_FORMAT, max_tokens=60)
-    answer = json.loads(b"".join(asyncio.run(ask(transport, asked))[2]))
-    assert json.loads(answer["choices"][0]["message"]["content"]) == {"name": "Ada", "age": 36}
+    answer = read(asyncio.run(ask(transport, asked))[2])
+    assert json.loads(answer.text) == {"name": "Ada", "age": 36}
 
 
 def test_max_tokens_cuts_the_answer_and_says_length(transport: LocalTransport) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        answer = json.loads(b"".join(asyncio.run(ask(transport, request(**{name: 3})))[2]))
-        assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["usage"]["completion_tokens"] == 3
+        answer = read(asyncio.run(ask(transport, request(**{name: 3})))[2])
+        assert answer.usage is not None
+        assert (answer.finish_reason, answer.usage.output_tokens) == ("length", 3)
 
 
 def test_parameters_that_are_null_count_as_absent(transport: LocalTransport) -> None:
     nothing = dict.fromkeys(("temperature", "max_tokens", "seed", "stop", "response_format", "stream_options", "tools"))
-    answer = json.loads(b"".join(asyncio.run(ask(transport, request(**nothing)))[2]))
-    assert answer["choices"][0]["message"]["content"] == "Hello! How can I assist you today?"
+    answer = read(asyncio.run(ask(transport, request(**nothing)))[2])
+    assert answer.text == "Hello! How can I assist you today?"
 
 
 def test_prompt_beyond_the_trained_context_is_a_context_error(transport: LocalTransport) -> None:
@@ -184,10 +191,10 @@ def test_prompt_of_more_tokens_than_its_size_suggests_gets_room(
             await transport.aclose()
 
     status, _, body = asyncio.run(once())
-    answer = json.loads(b"".join(body))
-    assert status == 200
-    assert answer["usage"]["prompt_tokens"] > 2 * numbers
-    assert answer["choices"][0]["finish_reason"] == "stop" or answer["usage"]["completion_tokens"] == answer_tokens
+    answer = read(body)
+    assert (status, answer.usage is not None) == (200, True)
+    assert answer.usage.input_tokens > 2 * numbers
+    assert answer.finish_reason == "stop" or answer.usage.output_tokens == answer_tokens
 
 
 BAD_BODIES = {
@@ -223,7 +230,7 @@ def test_requests_at_the_same_time_are_all_answered(transport: LocalTransport) -
     async def three() -> list[tuple[int, dict[str, str], list[bytes]]]:
         return await asyncio.gather(*(ask(transport, request(max_tokens=5)) for _ in range(3)))
 
-    assert len({b"".join(body).partition(b'"content"')[2][:30] for _, _, body in asyncio.run(three())}) == 1
+    assert len({read(body).text for _, _, body in asyncio.run(three())}) == 1
 
 
 def test_loop_stays_awake_while_the_model_works(transport: LocalTransport) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from llmctl.core.errors import BadResponse
+from llmctl.core.types import Request, ToolCall, Usage, fold
 from llmctl.run.local_job import DEFAULT_MAX_TOKENS, Job, TooLong
+from llmctl.wire import openai_chat
 
 USER = [{"role": "user", "content": "hello"}]
 
@@ -72,7 +74,8 @@ def test_own_parameters_are_kept_and_null_is_absent(name: str) -> None:
     assert not {"max_tokens", "max_completion_tokens", "seed"} - {name} & body.keys()
 
 
-def test_tool_calls_of_a_stream_are_folded() -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_whatever_was_asked_for_a_stream_comes_and_is_read(stream: bool) -> None:
     first = {"index": 0, "id": "a", "type": "function", "function": {"name": "add", "arguments": ""}}
     second = {"index": 1, "id": "b", "type": "function", "function": {"name": "mul", "arguments": "{}"}}
     status, body = answered(
@@ -81,19 +84,20 @@ def test_tool_calls_of_a_stream_are_folded() -> None:
             chunk({"tool_calls": [first]}),
             chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x":'}}]}),
             chunk({"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}, second]}),
-            chunk({}, "tool_calls", id="chatcmpl-1"),
+            chunk({}, "tool_calls", model="m"),
             b'{"choices":[],"usage":{"prompt_tokens":3}}',
-        )
+        ),
+        stream=stream,
     )
-    answer = json.loads(b"".join(body))
-    calls = answer["choices"][0]["message"]["tool_calls"]
-    assert status == 200
-    assert [(call["id"], call["function"]) for call in calls] == [
-        ("a", {"name": "add", "arguments": '{"x":1}'}),
-        ("b", {"name": "mul", "arguments": "{}"}),
-    ]
-    assert answer["choices"][0]["finish_reason"] == "tool_calls"
-    assert (answer["id"], answer["usage"]) == ("chatcmpl-1", {"prompt_tokens": 3})
+    decoder = openai_chat.decoder(Request((), stream=stream), status, {})
+    answer = fold([*decoder.feed(b"".join(body)), *decoder.end()])
+    assert answer.tool_calls == (ToolCall("a", "add", '{"x":1}'), ToolCall("b", "mul", "{}"))
+    assert (answer.finish_reason, answer.reported_model, answer.usage) == ("tool_calls", "m", Usage(3))
+
+
+def test_usage_is_asked_for_where_a_whole_answer_would_say_it() -> None:
+    assert asked()["stream_options"] == {"include_usage": True}
+    assert "stream_options" not in asked(stream=True)
 
 
 def test_error_in_the_middle_of_a_stream_is_an_event() -> None:
