@@ -75,14 +75,13 @@ class Client:
         self._double = transport
         self._transports: dict[str, Transport] = {}
         self._loop = BackgroundLoop()
-        dice = (rng or random.SystemRandom()).random
         self.engine = Engine(
             settings=self.catalog.settings,
             endpoints=self.endpoints,
             transport=self._transport,
             ledger=self.ledger,
             clock=clock or SystemClock(),
-            dice=dice,
+            dice=(rng or random.SystemRandom()).random,
             hooks=Hooks(hooks),
         )
         """What makes this client's calls, for whoever rehearses them below `call`."""

@@ -57,28 +57,20 @@ class Ask:
     """Whether a parameter that a target cannot take is refused, instead of left out and said."""
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Engine:
-    """What all calls of a client share: the world they happen in."""
+    """What all calls of a client share: the world they happen in.
 
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        endpoints: Endpoints,
-        transport: Callable[[Deployment], Transport],
-        ledger: Ledger,
-        clock: Clock,
-        dice: Callable[[], float],
-        hooks: Hooks | None = None,
-    ) -> None:
-        """`transport` gives the way to a deployment; `dice` gives numbers in [0, 1)."""
-        self.settings = settings
-        self.endpoints = endpoints
-        self.transport = transport
-        self.ledger = ledger
-        self.clock = clock
-        self.dice = dice
-        self.hooks = hooks or Hooks()
+    `transport` gives the way to a deployment; `dice` gives numbers in [0, 1).
+    """
+
+    settings: Settings
+    endpoints: Endpoints
+    transport: Callable[[Deployment], Transport]
+    ledger: Ledger
+    clock: Clock
+    dice: Callable[[], float]
+    hooks: Hooks = field(default_factory=Hooks)
 
     def call(self, ask: Ask) -> CallRun:
         """A call, not yet begun."""

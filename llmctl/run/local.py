@@ -25,6 +25,7 @@ import os
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from llmctl.run import extras, weights
 from llmctl.run.local_job import Job, Refused, TooLong
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     from llmctl.core.catalog import Deployment
@@ -81,13 +82,13 @@ class LocalTransport:
         del connect_s
         job = _job(request.body, deployment.model)
         if isinstance(job, Refused):
-            yield _Response(job.status, _JSON, _once(job.body))
+            yield _Response(job.status, _JSON, lambda: _once(job.body))
             return
         with self._lock:  # so that no job follows a worker's end; held for some system calls at most
             self._worker(deployment.model).submit(job)
         try:
             status = await job.status()
-            yield _Response(status, _SSE if status == 200 else _JSON, job.chunks())
+            yield _Response(status, _SSE if status == 200 else _JSON, job.chunks)
         finally:
             job.cancel()
 
@@ -109,17 +110,13 @@ _SSE = {"content-type": "text/event-stream"}
 _JSON = {"content-type": "application/json"}
 
 
+@dataclass(slots=True)
 class _Response:
-    """What `send` yields: see `ports.Response`."""
+    """What `send` yields: see `ports.Response`. The chunks come as they are generated."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: AsyncGenerator[bytes, None]) -> None:
-        self.status = status
-        self.headers = headers
-        self._body = body
-
-    def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The body as it is generated."""
-        return self._body
+    status: int
+    headers: Mapping[str, str]
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
 
 
 async def _once(body: bytes) -> AsyncGenerator[bytes, None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,14 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@dataclass(slots=True, eq=False)
 class _Lane:
     """The queue of one process; `unstarted` is taken once, by whoever starts its thread."""
 
-    __slots__ = ("jobs", "unstarted")
-
-    def __init__(self) -> None:
-        self.jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self.unstarted = threading.Lock()
+    jobs: SimpleQueue[Callable[[], object] | None] = field(default_factory=SimpleQueue)
+    unstarted: threading.Lock = field(default_factory=threading.Lock)
 
 
 def _outcome(work: Callable[[], Any]) -> Outcome:
