@@ -47,7 +47,11 @@ def needed(request: Request, deployment: Deployment) -> bool:
     if deployment.capabilities and "schema" not in deployment.capabilities:
         return True
     narrow = deployment.provider.protocol in _NARROW and not _is_narrow(wanted.schema)
-    return narrow or not _has(dialect.get("json_schema", True), deployment)
+    # Who speaks Anthropic's protocol and is not Claude knows its structured output least of all.
+    foreign = deployment.provider.protocol == "anthropic" and "claude" not in (
+        deployment.base_model or deployment.model
+    )
+    return foreign or narrow or not _has(dialect.get("json_schema", True), deployment)
 
 
 def emulated(request: Request, deployment: Deployment) -> Request:

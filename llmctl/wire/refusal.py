@@ -24,7 +24,7 @@ BY_STATUS = {
 # A policy about what is said, not about who may go where.
 _POLICY = r"(?<!network )(?<!access )(?<!organization )(?<!firewall )(?<!security )(?<!retention )polic"
 BY_MESSAGE = tuple(
-    (wire_class, re.compile("|".join(patterns), re.IGNORECASE))
+    (wire_class, "|".join(patterns))
     for wire_class, patterns in (
         ("context_length", (
             r"context[ _](?:length|window|size|limit)", r"maximum context", r"prompt (?:is )?too long",
@@ -69,12 +69,14 @@ BY_MESSAGE = tuple(
         ("overloaded", (r"\boverloaded\b", r"capacity[ _]exceeded|at capacity")),
     )
 )  # fmt: skip
-"""What the words of a message mean where no code says it: the same for every provider; the first that fits."""
+"""What the words of a message mean where no code says it: the same for every provider; the first that fits.
 
-_AGAIN_IN = re.compile(
+Compiled when an error needs them, so that an answer does not pay for them.
+"""
+
+_AGAIN_IN = (
     r"(?:try again in|retry (?:after|in)) (?=\d)(?:(\d{1,9}) ?h[a-z]* ?)?(?:(\d{1,9}) ?m(?!s|illi)[a-z]* ?)?"
-    r"(?:(\d{1,9}(?:\.\d{1,9})?) ?s)?(?:(\d{1,9}(?:\.\d{1,9})?) ?m(?:s|illi))?",
-    re.IGNORECASE,
+    r"(?:(\d{1,9}(?:\.\d{1,9})?) ?s)?(?:(\d{1,9}(?:\.\d{1,9})?) ?m(?:s|illi))?"
 )
 _UNCLEAR = (400, 412, 422, 498, 500)
 """Statuses behind which several meanings hide: 412 is Fireworks' for an unpaid account, 498 Cohere's and Groq's own."""
@@ -100,7 +102,7 @@ def meaning(status: int, named: str | None, said: str) -> str:
 
 def by_message(said: str) -> str | None:
     """The neutral class that the words of a message give away, None when they say nothing known."""
-    return next((name for name, pattern in BY_MESSAGE if pattern.search(said)), None)
+    return next((name for name, pattern in BY_MESSAGE if re.search(pattern, said, re.IGNORECASE)), None)
 
 
 def by_status(status: int) -> str:
@@ -128,7 +130,7 @@ def refused(
 
 def _said_wait_s(said: str) -> float | None:
     """The wait in `Please try again in 7m12.5s` (OpenAI, Groq) or `retry after 9 seconds` (Azure); None without one."""
-    found = _AGAIN_IN.search(said)
+    found = re.search(_AGAIN_IN, said, re.IGNORECASE)
     if found is None or not any(found.groups()):
         return None
     hours, minutes, seconds, milliseconds = (float(each or 0) for each in found.groups())

@@ -33,7 +33,7 @@ def wanting(schema: Any = CLOSED, kind: Any = "json_schema", **more: Any) -> Req
         ("anthropic/claude-3-5-sonnet-20241022", True), ("anthropic/claude-2.1", True),
         ("anthropic/claude-sonnet-4-20250514", True), ("anthropic/claude-opus-4-0", True),
         ("anthropic/claude-sonnet-4-5", False), ("anthropic/claude-opus-4-6", False),
-        ("anthropic/claude-sonnet-5-5", False),
+        ("anthropic/claude-sonnet-5-5", False), ("anthropic/qwen3-coder", True),
         ("bedrock/anthropic.claude-3-sonnet-20240229-v1:0", True),
         ("bedrock/us.anthropic.claude-3-5-haiku-20241022-v1:0", True),
         ("bedrock/global.anthropic.claude-sonnet-4-20250514-v1:0", True),
