@@ -310,14 +310,20 @@ class CallRun:
         engine.hooks.tell(CallEnded(self.record, error))
 
     def _judged(self, run: AttemptRun) -> Conformed | None:
-        """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not."""
-        request = self.ask.request
-        whole = ("stop",) if request.tools else ("stop", "tool_calls")  # a call of no tool of ours is no answer either
-        if request.response_format is None or run.fold.finish_reason not in whole:
+        """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not.
+
+        Where tools were offered a call is none: also one that ended by "stop", as OpenAI ends those of a tool that the
+        choice named (github.com/vllm-project/vllm/pull/25054, read 2026-11-20).
+        """
+        request, finish = self.ask.request, run.fold.finish_reason
+        if request.response_format is None or finish not in ("stop", "tool_calls"):
+            return None
+        made = run.completion()
+        if request.tools and (finish == "tool_calls" or (made.tool_calls and not made.text)):
             return None
         from llmctl.run.conform import judged
 
-        return judged(run.completion(), request.response_format, run.deployment)
+        return judged(made, request.response_format, run.deployment)
 
     def _route(self) -> dict[str, Any]:
         links = len(self.ask.plan.links)

@@ -791,12 +791,12 @@ def test_a_provider_is_held_to_the_schema_only_where_the_schema_is_closed() -> N
     assert [b["response_format"]["json_schema"]["strict"] for b in world.transport.bodies()] == [True, False]
 
 
-def called(*pieces: str, name: str = "answer") -> Reply:
+def called(*pieces: str, name: str = "answer", finish: str = "tool_calls") -> Reply:
     """A stream of one tool call whose arguments come in pieces, slowly."""
     rows = [{"index": 0, "id": "c", "function": {"name": name, "arguments": ""}}]
     rows += [{"index": 0, "function": {"arguments": piece}} for piece in pieces]
     events = [chunk({"tool_calls": [row]}) for row in rows]
-    return replace(spoken(*events, chunk({}, "tool_calls")), gap_s=20.0)
+    return replace(spoken(*events, chunk({}, finish)), gap_s=20.0)
 
 
 TOOLED = {**CONFIG, "models": {"solo": {"model": "openai/a", "capabilities": ["tools"]}}}
@@ -821,7 +821,9 @@ def test_a_call_of_a_tool_that_nobody_offered_is_no_answer_under_a_schema() -> N
     reply = called("{}", name="made_up")
     assert World(reply).fail(schema=SCHEMA).kind == "AnswerRejected"
     offered = {"type": "function", "function": {"name": "made_up", "parameters": {"type": "object"}}}
-    assert World(reply).complete(schema=SCHEMA, tools=[offered]).parsed is None
+    for ends in reply, called("{}", name="made_up", finish="stop"):
+        answer = World(ends).complete(schema=SCHEMA, tools=[offered], tool_choice="made_up")
+        assert (answer.parsed, answer.tool_calls[0].name) == (None, "made_up")
 
 
 def test_strict_parameters_refuse_what_a_target_cannot_take() -> None:
