@@ -47,11 +47,10 @@ def needed(request: Request, deployment: Deployment) -> bool:
     if deployment.capabilities and "schema" not in deployment.capabilities:
         return True
     narrow = deployment.provider.protocol in _NARROW and not _is_narrow(wanted.schema)
-    # Who speaks Anthropic's protocol and is not Claude knows its structured output least of all.
-    foreign = deployment.provider.protocol == "anthropic" and "claude" not in (
-        deployment.base_model or deployment.model
-    )
-    return foreign or narrow or not _has(dialect.get("json_schema", True), deployment)
+    # Who speaks Anthropic's protocol, is not Claude and not said to know its structured output, knows it least of all.
+    said, name = dialect.get("json_schema"), deployment.base_model or deployment.model
+    foreign = deployment.provider.protocol == "anthropic" and "claude" not in name and said is not True
+    return foreign or narrow or not _has(True if said is None else said, deployment)
 
 
 def emulated(request: Request, deployment: Deployment) -> Request:

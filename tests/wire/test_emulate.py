@@ -47,6 +47,13 @@ def test_the_provider_table_says_which_models_lack_structured_output(model: str,
     assert not needed(replace(wanting(), response_format=None), CATALOG.deployment(model))
 
 
+def test_a_server_of_anthropics_protocol_that_is_said_to_have_structured_output_is_asked_natively():
+    row: dict[str, Any] = {"protocol": "anthropic", "api_base": "https://mine.test"}
+    for dialect, lacks in ({}, True), ({"json_schema": False}, True), ({"json_schema": True}, False):
+        catalog = catalog_of({"providers": {"mine": {**row, "dialect": dialect}}}, {})
+        assert needed(wanting(), catalog.deployment("mine/qwen3-coder")) is lacks
+
+
 @pytest.mark.parametrize(("model", "lacks"), [("anthropic/claude-sonnet-4-5", True), ("openai/gpt-4o", False)])
 def test_any_json_object_is_asked_through_a_tool_where_there_is_no_json_mode(model: str, lacks: bool):
     assert needed(wanting(None, "json"), CATALOG.deployment(model)) is lacks
