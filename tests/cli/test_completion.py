@@ -46,7 +46,8 @@ ASKED = [
     for line in OFFERED
 ]
 
-# zsh completes for a terminal only: run one inside, and let its `compadd` print what it is given.
+# zsh completes for a terminal only: run one inside, and let its `compadd` print what it is given. The marks are in two
+# pieces, so that what the terminal shows of the typed lines is not taken for them.
 ZSH = r"""
 zmodload zsh/zpty
 zpty inner zsh -f -i
@@ -55,8 +56,8 @@ zpty -w inner 'compadd () {
     if [[ ${@[1,(i)(-|--)]} == *-(O|A|D)\ * ]]; then builtin compadd "$@"; return; fi
     typeset -a hits; builtin compadd -A hits "$@"; print -rl -- "<"$^hits">"; builtin compadd "$@"
 }'
-zpty -w inner 'leave () { print -r -- "<END>"; exit }; zle -N leave; bindkey "^X" leave; bindkey "^I" complete-word'
-zpty -w inner 'print -r -- "<READY>"'
+zpty -w inner 'leave () { print -r -- "<""END>"; exit }; zle -N leave; bindkey "^X" leave; bindkey "^I" complete-word'
+zpty -w inner 'print -r -- "<""READY>"'
 zpty -r inner text '*<READY>*'
 zpty -w -n inner $2$'\t\x18'
 zpty -r inner text '*<END>*'
