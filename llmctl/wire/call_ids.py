@@ -19,7 +19,7 @@ def paired(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
     Where calls of one turn share an id, their results are taken in the order of the calls.
     """
-    used: set[str] = set()
+    used: dict[str, int] = {}
     ours: dict[str, list[str]] = {}
     out: list[Message] = []
     for message in messages:
@@ -37,11 +37,12 @@ def paired(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     return tuple(out)
 
 
-def _unused(name: str, used: set[str]) -> str:
-    """`name`, with the first number after it that makes it new; from now on it is used."""
-    n, unique = 1, name
+def _unused(name: str, used: dict[str, int]) -> str:
+    """`name`, with the first number after it that makes it new; `used` holds where the search goes on."""
+    n, unique = used.get(name, 1), name
     while unique in used:
         n += 1
         unique = f"{name}_{n}"
-    used.add(unique)
+    used[unique] = 1
+    used[name] = n
     return unique

@@ -46,3 +46,8 @@ def test_every_result_finds_its_call(said: list[list[str]]):
     assert len({call.id for call in calls}) == len(calls)
     results = [(message.tool_call_id, message.text) for message in messages if message.role == "tool"]
     assert results == [(call.id, call.arguments) for call in calls]
+
+
+def test_many_calls_of_one_id_are_told_apart_in_proportional_time():
+    turn = Message("assistant", (), tool_calls=(ToolCall("c", "f", "{}"),) * 50_000)
+    assert len({call.id for call in paired((turn,))[0].tool_calls}) == 50_000
