@@ -91,7 +91,9 @@ def _write(out: Out, text: str, run: CallRun) -> None:
 class Stop:
     """SIGINT, SIGTERM, SIGHUP: the first cancels the call, the second leaves at once. What is ignored stays ignored.
 
-    A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises.
+    A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises. A
+    signal also rings a bell that the loop listens to: between its last look for signals and its sleep one would else
+    wait until something else wakes it.
     """
 
     def __init__(self, run: CallRun | EmbedRun, out: Out) -> None:
@@ -103,6 +105,10 @@ class Stop:
         for number in EXIT_STOPPED:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self)
+        heard, bell = os.pipe()
+        os.set_blocking(bell, False)
+        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+        self._loop.add_reader(heard, os.read, heard, 4096)
 
     def __call__(self, number: int, frame: object) -> None:  # noqa: ARG002 - a signal handler
         """Take a signal."""

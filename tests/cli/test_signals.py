@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 from servers import FaultServer, stall, stream, token
+
+from llmctl.cli.answering import Stop
 
 from .conftest import needs_dev_full
 
@@ -219,3 +224,24 @@ def test_an_interrupt_between_start_and_call_shows_no_traceback(cli):
     os.close(reader)
     os.close(writer)
     assert (exit_code, out, err) == (130, b"", b"")
+
+
+def test_a_signal_wakes_a_loop_that_was_about_to_sleep():
+    """The instant before the sleep cannot be hit on purpose: it is shown that the bell is hung, and heard."""
+    before = {number: signal.getsignal(number) for number in STOPPED}
+
+    async def rung() -> bool:
+        Stop(SimpleNamespace(exit_if_stopped=0), SimpleNamespace(writing=False))
+        bell = signal.set_wakeup_fd(-1)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(bell, bytes(1 << 16))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return os.write(bell, b"x") == 1
+
+    try:
+        assert asyncio.run(rung())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
