@@ -8,7 +8,7 @@ from llmctl.cli.output import print_json, say, table
 from llmctl.client import Client
 from llmctl.core.money import usd
 from llmctl.core.types import Usage
-from llmctl.run.engine import estimate_prompt
+from llmctl.run.accounts import estimate_prompt
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context

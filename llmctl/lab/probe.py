@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmctl.core.errors import LlmctlError
 from llmctl.core.money import usd
 from llmctl.lab.steps import REQUESTS, STEPS, Outcome, Target
-from llmctl.run.engine import estimate_prompt
+from llmctl.run.accounts import estimate_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

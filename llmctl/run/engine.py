@@ -6,18 +6,17 @@ written before the first byte leaves and completed at the end, whatever the end 
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, Unauthorized, UsageError
+from llmctl.core.errors import DeadlineExceeded, LlmctlError, Unauthorized, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
 from llmctl.core.snapshot import Snapshot
-from llmctl.core.tokens import estimate
 from llmctl.core.types import Completion, Event, Params, Usage
 from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
+from llmctl.run.accounts import cost_of, estimate_answer, estimate_prompt, state_of, transcript_of
 from llmctl.run.attempt import AttemptRun, Limits
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Hooks, Waiting
 
@@ -25,18 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
 
     from llmctl.core.catalog import Deployment, Settings
-    from llmctl.core.record import State
     from llmctl.core.types import Request
     from llmctl.routing.plan import Plan
     from llmctl.run.conform import Conformed
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.ports import Clock, Ledger, Transport
     from llmctl.wire.base import Endpoint
-
-INCOMPLETE = MATRIX["AnswerIncomplete"].exit
-_ESTIMATED_CHARS = 1 << 18
-_KEPT_CHARS = 200
-"""How much of the texts to embed the ledger keeps: enough to know them again, where a corpus would swell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +119,7 @@ class CallRun:
         error: BaseException | None = None
         try:
             # Inside, so that a call which is stopped while its row is being written still completes it.
-            await engine.ledger.begin(self.record, _transcript(self.ask.request) if self.ask.keep_text else None)
+            await engine.ledger.begin(self.record, transcript_of(self.ask.request) if self.ask.keep_text else None)
             engine.hooks.tell(CallStarted(self.record, self.ask.plan))
             async with aclosing(self._steps()) as steps:
                 async for event in steps:
@@ -254,7 +247,7 @@ class CallRun:
         completion = run.fold.completion()
         texts = [completion.text, completion.reasoning, completion.refusal]
         texts += [call.arguments for call in completion.tool_calls]
-        made = sum(map(_estimate, texts))
+        made = sum(map(estimate_answer, texts))
         if not made and run.fold.finish_reason is None:
             return said
         if said is not None:  # of an answer that broke off: what was counted until then
@@ -270,7 +263,7 @@ class CallRun:
         if self._conformed is not None:
             completion, parsed = replace(completion, text=self._conformed.text), self._conformed.document
         spent_s = sum(attempt.latency_ms or 0.0 for attempt in self.attempts) / 1000 + self._waited_s
-        state, exit_code = _state(error, completion, self.ask.request, self.exit_if_stopped)
+        state, exit_code = state_of(error, completion, self.ask.request, self.exit_if_stopped)
         served = run.deployment if run and (error is None or completion.text) else None
         self.record = replace(
             self.record.with_usage(completion.usage),
@@ -283,7 +276,7 @@ class CallRun:
             attempt_count=len(self.attempts),
             reported_model=completion.reported_model or None,
             system_fingerprint=completion.system_fingerprint or None,
-            cost_nanousd=_cost(self.attempts),
+            cost_nanousd=cost_of(self.attempts),
             latency_ms=latency_s * 1000,
             first_token_ms=self._first_token_ms,
             overhead_ms=max(0.0, latency_s - spent_s) * 1000,
@@ -333,20 +326,6 @@ class CallRun:
         return {"strategy": "ordered", "reason": reason, "complexity": None}
 
 
-def estimate_prompt(request: Request) -> int:
-    """The estimated input tokens of a request: its text, its tools, and four tokens a message for the roles."""
-    if request.inputs:
-        return sum(map(_estimate, request.inputs))
-    text = sum(estimate(m.text) + sum(estimate(c.arguments) for c in m.tool_calls) + 4 for m in request.messages)
-    return text + sum(estimate(f"{t.name} {t.description} {t.parameters}") for t in request.tools)
-
-
-def _estimate(text: str) -> int:
-    """The estimated tokens of an answer's text; of an enormous one from its beginning, so that nobody waits for it."""
-    beginning = text[:_ESTIMATED_CHARS]
-    return estimate(beginning) * len(text) // max(1, len(beginning))
-
-
 def _total_s(ask: Ask, prompt_tokens: int) -> float:
     """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
     total_s = ask.policy.total_s
@@ -385,47 +364,3 @@ def _with_defaults(request: Request, defaults: Params) -> Request:
         if name != "extra"
     }
     return replace(request, params=Params(**chosen, extra={**defaults.extra, **own.extra}))
-
-
-def _state(
-    error: BaseException | None, completion: Completion, request: Request, exit_if_stopped: int
-) -> tuple[State, int]:
-    """How the row ends: its state and exit code."""
-    if isinstance(error, LlmctlError):
-        if error.kind == "BudgetExceeded":
-            return "refused", error.exit_code
-        return ("incomplete" if error.exit_code == INCOMPLETE else "failed"), error.exit_code
-    if error is not None:
-        stopped = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
-        return ("cancelled", exit_if_stopped) if stopped else ("failed", 1)
-    if is_whole(completion.finish_reason, request):
-        return "ok", 0
-    return "incomplete", INCOMPLETE
-
-
-def is_whole(finish_reason: str | None, request: Request) -> bool:
-    """Whether an answer that ended so is whole: also a text that was cut by the caller's own `max_tokens`."""
-    return finish_reason in ("stop", "tool_calls") or (
-        finish_reason == "length" and request.params.max_tokens is not None and request.response_format is None
-    )
-
-
-def _cost(attempts: list[Attempt]) -> int | None:
-    """What all attempts cost together; None when any that used tokens has no known price."""
-    costs = [attempt.cost_nanousd for attempt in attempts if attempt.input_tokens is not None]
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) if known and len(known) == len(costs) else None
-
-
-def _transcript(request: Request) -> str:
-    """The prompt as the ledger keeps it: a lone user message as it is, a conversation with its roles.
-
-    Of texts to embed it is how many they are, and how they begin.
-    """
-    if request.inputs:
-        heads = " | ".join(text[:_KEPT_CHARS] for text in request.inputs[:_KEPT_CHARS])
-        return f"{len(request.inputs)} to embed: {heads[:_KEPT_CHARS]}"
-    messages = request.messages
-    if len(messages) == 1:
-        return messages[0].text
-    return "\n\n".join(f"[{message.role}]\n{message.text}" for message in messages)
