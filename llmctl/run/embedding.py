@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import BadResponse, LlmctlError, UsageError
 from llmctl.core.money import usd
+from llmctl.core.support import supports
 from llmctl.core.types import Params, Request, Usage
 from llmctl.routing.plan import make_plan
 from llmctl.run import asking
@@ -39,7 +40,6 @@ GROUP = "embed"
 _ABLE = (
     "ask one that has: openai/text-embedding-3-small, gemini/gemini-embedding-001, mistral/mistral-embed, ollama/..."
 )
-_WITHOUT = ("anthropic",)  # protocols
 BATCH, BATCH_TOKENS = 256, 100_000
 """The most texts and estimated tokens of one request; a provider's own limits are `embed_batch` and `embed_tokens`."""
 MOST_PARALLEL = 256
@@ -141,7 +141,7 @@ def _plan(catalog: Catalog, engine: Engine, name: str, dimensions: int | None) -
 def _must_embed(deployment: Deployment, dimensions: int | None) -> None:
     """Raises UsageError where it is known beforehand that `deployment` cannot give such vectors."""
     provider = deployment.provider
-    if deployment.is_local or provider.protocol in _WITHOUT or provider.dialect.get("embeddings") is False:
+    if supports(provider)["embeddings"] is False:
         raise UsageError(f"{deployment.served_by}: {provider.title or provider.name} has no embeddings", hint=_ABLE)
     if dimensions is not None and "dimensions" in provider.dialect.get("drop", ()):
         raise UsageError(

@@ -24,11 +24,11 @@ def paired(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     out: list[Message] = []
     for message in messages:
         if message.tool_calls:
-            ours = defaultdict(list)
+            ours, calls = defaultdict(list), []
             for call in message.tool_calls:
-                ours[call.id].append(_unused(call.id or "call", used))
-            rest = {said: iter(ids) for said, ids in ours.items()}
-            calls = (replace(call, id=next(rest[call.id])) for call in message.tool_calls)
+                unique = _unused(call.id or "call", used)
+                ours[call.id].append(unique)
+                calls.append(replace(call, id=unique))
             message = replace(message, tool_calls=tuple(calls))  # noqa: PLW2901 - the same turn
         elif message.role == "tool" and (ids := ours.get(message.tool_call_id)):
             answered = ids.pop(0) if len(ids) > 1 else ids[0]
