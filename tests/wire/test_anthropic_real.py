@@ -40,6 +40,20 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required"
 WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather", "parameters": CITY}}
 
 
+def talk() -> list[dict[str, Any]]:
+    """A conversation that asks for a tool call: the weights know no tools, so it holds two examples to follow."""
+    messages: list[dict[str, Any]] = []
+    for n, city in enumerate(("Rome", "Oslo")):
+        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
+        messages += [
+            {"role": "user", "content": f"Weather in {city}?"},
+            {"role": "assistant", "tool_calls": [{"id": f"call_{n}", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": f"call_{n}", "content": "18"},
+            {"role": "assistant", "content": "18"},
+        ]
+    return [*messages, {"role": "user", "content": "Weather in Paris?"}]
+
+
 @pytest.fixture(scope="module")
 def address(llama_cpp: Callable[[str, str], AbstractContextManager[str]]) -> Iterator[str]:
     """The address of the server, which answers to the key `right`."""
@@ -90,17 +104,7 @@ def test_a_stream_and_a_whole_answer_say_and_count_the_same(address: str):
 
 
 def test_a_conversation_with_tools_goes_there_and_comes_back(address: str):
-    messages: list[dict[str, Any]] = []
-    for n, city in enumerate(("Rome", "Oslo")):
-        call = {"name": "get_weather", "arguments": json.dumps({"city": city})}
-        messages += [
-            {"role": "user", "content": f"Weather in {city}?"},
-            {"role": "assistant", "tool_calls": [{"id": f"call_{n}", "type": "function", "function": call}]},
-            {"role": "tool", "tool_call_id": f"call_{n}", "content": "18"},
-            {"role": "assistant", "content": "18"},
-        ]
-    messages.append({"role": "user", "content": "Weather in Paris?"})
-    answer = answered(address, messages=messages, tools=[WEATHER], max_tokens=60)
+    answer = answered(address, messages=talk(), tools=[WEATHER], max_tokens=60)
     assert answer.finish_reason == "tool_calls"
     assert [call.name for call in answer.completion.tool_calls] == ["get_weather"]
     assert json.loads(answer.completion.tool_calls[0].arguments) == {"city": "Paris"}

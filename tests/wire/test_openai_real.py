@@ -13,7 +13,7 @@ import pytest
 from llmctl import Client
 from llmctl.core.errors import ContextExceeded, InvalidRequest, Unauthorized
 from llmctl.testing import MemoryLedger
-from tests.wire.test_anthropic_real import CITY, TEMPLATE, WEATHER
+from tests.wire.test_anthropic_real import CITY, TEMPLATE, WEATHER, talk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,17 +58,7 @@ def test_a_schema_is_held(address: str) -> None:
 
 @pytest.mark.parametrize("choice", ["auto", {"type": "function", "function": {"name": "get_weather"}}])
 def test_a_conversation_with_tools_goes_there_and_comes_back(address: str, choice: Any) -> None:
-    messages: list[dict[str, Any]] = []
-    for n, city in enumerate(("Rome", "Oslo")):  # the weights know no tools: two examples to follow
-        function = {"name": "get_weather", "arguments": json.dumps({"city": city})}
-        messages += [
-            {"role": "user", "content": f"Weather in {city}?"},
-            {"role": "assistant", "tool_calls": [{"id": f"call_{n}", "type": "function", "function": function}]},
-            {"role": "tool", "tool_call_id": f"call_{n}", "content": "18"},
-            {"role": "assistant", "content": "18"},
-        ]
-    messages.append({"role": "user", "content": "Weather in Paris?"})
-    answer = answered(address, messages=messages, tools=[WEATHER], tool_choice=choice, max_tokens=60)
+    answer = answered(address, messages=talk(), tools=[WEATHER], tool_choice=choice, max_tokens=60)
     assert answer.finish_reason == "tool_calls"
     assert [(call.name, json.loads(call.arguments)) for call in answer.completion.tool_calls] == [
         ("get_weather", {"city": "Paris"})
