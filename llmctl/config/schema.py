@@ -89,6 +89,8 @@ class Deployment(Params):
     headers: dict[HeaderName, HeaderValue] | None = None
     rpm: Count | None = None
     tpm: Count | None = None
+    itpm: Count | None = None
+    otpm: Count | None = None
     max_parallel: Count | None = None
     weight: Annotated[float, Field(gt=0, le=1e6)] | None = None
     base_model: Text | None = None
@@ -164,7 +166,10 @@ class Dialect(Table):
     forced_tools: bool | list[Name] | None = None
     has: list[Feature] | None = None
     lacks: list[Feature] | None = None
-    charge: Literal["prompt+max", "uncached+output", "input", "total"] | None = None
+    charge: Literal["reserved", "settled", "apart", "input"] | None = None
+    shape: Annotated[str, Field(pattern=r"^(?:window|bucket(?::[1-9][0-9]{0,3})?)$")] | None = None
+    slice_s: Annotated[float, Field(gt=0, le=60)] | None = None
+    requests_per: Literal["second", "minute", "day"] | None = None
 
 
 class Provider(Table):

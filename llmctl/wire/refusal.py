@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmctl.core.errors import from_wire
 from llmctl.wire.headers import LONGEST_WAIT_S, request_id, retry_after_s, should_retry
+from llmctl.wire.quota import exhausted_s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,10 +116,15 @@ def by_status(status: int) -> str:
 def refused(
     wire_class: str, status: int, headers: Mapping[str, str], said: str, now: float, *, wait_s: float | None = None
 ) -> ProviderError:
-    """The error of neutral class `wire_class`; `wait_s` is what the body asked to wait, where the headers do not."""
+    """The error of neutral class `wire_class`; `wait_s` is what the body asked to wait, where the headers do not.
+
+    Where nobody asks, a limit that is exhausted is waited for: it may let one request pass before it is whole again.
+    """
     asked_s = retry_after_s(headers, now)
-    if wire_class == "rate_limit" and wait_s is None:
+    if wire_class == "rate_limit" and asked_s is None and wait_s is None:
         wait_s = _said_wait_s(said)
+        if wait_s is None:
+            wait_s = exhausted_s(headers, now)
     return from_wire(wire_class)(
         f"HTTP {status}" + (f": {said}" if said else ""),
         status=status,

@@ -19,6 +19,11 @@ def test_a_deployment_may_start_after_its_cooldown_and_with_headroom(cooldown: f
     assert snapshot.ready_at("other") == 0.0
 
 
+def test_a_deployment_that_was_told_to_wait_starts_no_sooner_whatever_its_cooldown():
+    snapshot = Snapshot({"d": DeploymentState(cooldown_until=5.0, headroom_at=2.0, blocked_until=7.0)})
+    assert snapshot.ready_at("d") == snapshot.ready_at("d", despite_cooldown=True) == 7.0
+
+
 @pytest.mark.parametrize(
     ("tokens", "may"),
     [(RETRY_BUDGET_FULL, True), (RETRY_BUDGET_FLOOR, True), (RETRY_BUDGET_FLOOR - 0.1, False), (0.0, False)],

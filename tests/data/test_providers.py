@@ -37,16 +37,19 @@ DIALECT_KEYS = {
     "forced_tools": (bool, list), "charge": str, "vectors": str, "embeddings": bool, "embed_batch": int,
     "embed_tokens": int, "prompt_cache": str, "thoughts": str, "tool_call_ids": int, "prefill": str, "documents": str,
     "fixed_sampling": dict, "named_tools": bool, "has": list, "lacks": list,
+    "shape": str, "slice_s": (int, float), "requests_per": str,
 }  # fmt: skip
 DEFAULTS = {"protocol": "openai", "key_optional": False, "loopback": False, "address": [], "aliases": [], "infer": []}
 DIALECT_DEFAULTS = {
     "max_tokens": "max_tokens", "stream_usage": "option", "tool_choice_required": "required",
     "chat_path": "/chat/completions", "json_schema": True, "json_object": True, "forced_tools": True,
-    "charge": "prompt+max", "drop": [], "rename": {}, "headers": {},
+    "charge": "settled", "requests_per": "minute", "drop": [], "rename": {}, "headers": {},
 }  # fmt: skip
 CHOICES = {
     "stream_usage": {"option", "always", "none"},
-    "charge": {"prompt+max", "uncached+output", "input", "total"},
+    "charge": {"reserved", "settled", "apart", "input"},
+    "shape": {"bucket", "bucket:30", "window"},
+    "requests_per": {"second", "minute", "day"},
     "max_tokens": {"max_tokens", "max_completion_tokens"},
     "vectors": {"base64"},
     "prompt_cache": {"automatic", "marker"},
@@ -205,9 +208,15 @@ def test_addresses_have_the_variables_that_the_documentation_promises(provider: 
     assert ROWS[provider]["address"] == [address]
 
 
-def test_limits_are_charged_as_each_provider_documents() -> None:
-    charged = {name: dialect(row)["charge"] for name, row in ROWS.items() if "charge" in dialect(row)}
-    assert charged == {"anthropic": "uncached+output", "gemini": "input", "groq": "total"}
+def test_limits_are_charged_and_refilled_as_each_provider_documents() -> None:
+    limits = ("charge", "shape", "slice_s", "requests_per")
+    said = {name: tuple(dialect(row).get(key) for key in limits) for name, row in ROWS.items()}
+    assert {name: each for name, each in said.items() if any(each)} == {
+        "openai": ("reserved", "bucket", None, None), "azure": ("reserved", "window", 10, None),
+        "anthropic": ("apart", "bucket:30", 15, None), "gemini": ("input", "window", None, None),
+        "bedrock": (None, "bucket", None, None), "groq": ("reserved", "window", None, "day"),
+        "together": (None, None, None, "second"), "cerebras": ("reserved", None, None, None),
+    }  # fmt: skip
 
 
 def test_servers_that_may_ask_for_no_key_are_asked_without_one() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.wire.headers import request_id, retry_after_s, should_retry
+from llmctl.wire.headers import request_id, retry_after_s, seconds_until, should_retry
 
 NOW = 1_767_322_800.0
 MONTH_S = 31 * 86400.0
@@ -31,6 +31,16 @@ NAMES = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-should-retry
         ("Fri Jan  2 03:00:07 2026", 7.0),
         ("Fri, 02 Jan 2026 03:00:07 -0000", 7.0),
         ("Fri, 02 Jan 2032 03:04:15 GMT", MONTH_S),
+        ("2026-01-02T03:00:07Z", 7.0),
+        ("2026-01-02 04:00:07.5+01:00", 7.5),
+        ("2026-01-02T02:00:00Z", 0.0),
+        ("1767322807", 7.0),
+        ("1767322807500", 7.5),
+        ("1767322799", 0.0),
+        ("6m0s", 360.0),
+        ("1h2m3.5s", 3723.5),
+        ("120ms", 0.12),
+        ("999999999999h", MONTH_S),
         ("1e300", MONTH_S),
         ("99999999999999999999", MONTH_S),
         ("-1", None),
@@ -39,11 +49,18 @@ NAMES = ("retry-after", "retry-after-ms", "x-ms-retry-after-ms", "x-should-retry
         ("1e999", None),
         ("", None),
         ("soon", None),
+        ("1_000", None),
+        ("30,000", None),
+        ("5 bananas", None),
+        ("1s2", None),
+        ("9" * 101 + "s", None),
+        ("2026-13-02T03:00:07Z", None),
+        ("0001-01-01T00:00:00+23:59", 0.0),
         ("Fri, 02 Jan 99999 03:00:07 GMT", None),
         ("Fri, 99 Jan 2026 03:00:07 GMT", None),
     ],
 )
-def test_a_retry_after_is_seconds_or_a_date_or_nothing(value: str, wait: float | None):
+def test_a_retry_after_is_a_wait_or_an_instant_or_nothing(value: str, wait: float | None):
     assert retry_after_s({"retry-after": value}, NOW) == wait
 
 
@@ -76,6 +93,14 @@ def test_milliseconds_are_believed_before_seconds():
 def test_any_date_within_a_month_is_that_many_seconds_away(seconds: int):
     date = format_datetime(datetime.fromtimestamp(NOW + seconds, UTC), usegmt=True)
     assert retry_after_s({"retry-after": date}, NOW) == seconds
+
+
+@given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
+def test_any_duration_of_go_is_read_back(h: int, m: int, s: int, ms: int):
+    written = (f"{h}h" if h else "") + (f"{m}m" if h or m else "") + f"{s}.{ms:03}s"
+    wait = seconds_until(written, NOW)
+    assert wait is not None
+    assert math.isclose(wait, h * 3600 + m * 60 + s + ms / 1000)
 
 
 dates = st.lists(

@@ -160,6 +160,16 @@ def test_a_wait_that_only_the_message_says_is_kept(said: str, wait_s: float | No
     assert refused("quota", 429, {}, said, 0.0).retry_after_s is None
 
 
+def test_without_a_word_about_waiting_an_exhausted_limit_is_waited_for():
+    spent = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "12s"}
+    assert refused("rate_limit", 429, spent, "too many", 0.0).retry_after_s == 12
+    assert refused("rate_limit", 429, spent, "try again in 2s", 0.0).retry_after_s == 2
+    assert refused("rate_limit", 429, spent, "too many", 0.0, wait_s=3.0).retry_after_s == 3
+    assert refused("rate_limit", 429, {**spent, "retry-after": "0"}, "too many", 0.0).retry_after_s == 0
+    assert refused("rate_limit", 429, {**spent, "x-ratelimit-remaining-tokens": "1"}, "", 0.0).retry_after_s is None
+    assert refused("quota", 429, spent, "", 0.0).retry_after_s is None
+
+
 def test_an_error_in_an_answer_says_so_and_what_it_said():
     error = in_answer("overloaded", "busy", 529)
     assert (error.kind, error.status) == ("Unavailable", 529)
