@@ -29,6 +29,11 @@ class Places:
         return self.home / "ledger.db"
 
     @property
+    def state(self) -> Path:
+        """What all calls of one user share: limits in use, cooldowns, latencies. Disposable."""
+        return self.home / "state.db"
+
+    @property
     def spool(self) -> Path:
         """Where ledger rows wait when the ledger cannot be written."""
         return self.home / "spool"

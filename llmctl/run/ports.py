@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Attempt, CallRecord
     from llmctl.wire.base import HttpRequest
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -59,3 +61,17 @@ class Ledger(Protocol):
 
     async def complete(self, record: CallRecord, attempts: tuple[Attempt, ...], answer: str | None) -> None:
         """Complete the row at the end of the call, whatever the end is."""
+
+
+class State(Protocol):
+    """What all calls of one user share, in all processes: small JSON documents, changed one step at a time."""
+
+    async def update(
+        self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, wait_s: float = 5.0, to_the_end: bool = False
+    ) -> T:
+        """What `work(documents)` returns: the known documents of `keys`, which nobody else changes meanwhile.
+
+        What `work` leaves in them (changed, added, popped) is kept. It runs once, perhaps on another thread, and must
+        be quick. `to_the_end` lets it finish even when the wait is cancelled. Raises StateUnusable when it cannot be
+        done within `wait_s`: then nothing was kept, though `work` may have run.
+        """

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 from contextlib import suppress
-from time import monotonic, sleep, time
+from time import monotonic, monotonic_ns, sleep, time
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
@@ -40,6 +40,7 @@ T = TypeVar("T")
 BUSY_TIMEOUT_S = 30.0
 _SLICE_S = 1.0
 _RETRY_S = 0.01
+_LONGEST_RETRY_S = 0.032
 _CHECKPOINT_BYTES = 1 << 20
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
@@ -60,6 +61,13 @@ def is_corrupt(error: BaseException) -> bool:
     return _code(error) in _CORRUPT
 
 
+def damaged(why: str) -> sqlite3.DatabaseError:
+    """The error that SQLite would raise had it noticed: raised within a write, it has the file moved aside."""
+    error = sqlite3.DatabaseError(why)
+    error.sqlite_errorcode = _CORRUPT[0]
+    return error
+
+
 def _code(error: BaseException) -> int | None:
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
@@ -77,13 +85,17 @@ class Database:
     llmctl, which is left as it is).
     """
 
-    def __init__(self, path: Path | str, steps: Sequence[Step], *, vfs: str = "") -> None:
-        """Touches nothing yet. `vfs` names another file layer of SQLite (sqlite.org/vfs.html)."""
+    def __init__(self, path: Path | str, steps: Sequence[Step], *, vfs: str = "", disposable: bool = False) -> None:
+        """Touches nothing yet. `vfs` names another file layer of SQLite (sqlite.org/vfs.html).
+
+        A `disposable` file is never waited for to reach the disk: a power loss may damage it, a dying process may not.
+        """
         self.path = os.fspath(path)
         self._uri = uri(self.path, "rw") + (f"&vfs={vfs}" if vfs else "")
         self.notes: list[str] = []
         self.version = 0
         self._steps = steps
+        self._disposable = disposable
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         self._using = threading.Lock()
@@ -157,6 +169,9 @@ class Database:
         connection = self._open()
         try:
             self._prepare(connection, deadline, hurry)
+        except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes it
+            connection.close()
+            raise damaged("malformed database schema") from error
         except BaseException:
             connection.close()
             raise
@@ -189,7 +204,7 @@ class Database:
             self._begin_journal(connection, deadline)
         wal = _patiently(connection, "PRAGMA journal_mode", deadline) == "wal"
         # NORMAL is safe in WAL; a rollback journal it may corrupt at power loss (sqlite.org/pragma.html, synchronous).
-        connection.execute(f"PRAGMA synchronous = {'NORMAL' if wal else 'FULL'}")
+        connection.execute(f"PRAGMA synchronous = {'OFF' if self._disposable else 'NORMAL' if wal else 'FULL'}")
         # Checkpoints are ours to time; a journal begun again is cut to what it holds, so that its size says when.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA journal_size_limit = 0")
@@ -263,16 +278,22 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_c
 
 
 def _immediate(connection: sqlite3.Connection, work: Callable[[], T], deadline: float, hurry: Callable[[], bool]) -> T:
-    """What `work()` returns, inside BEGIN IMMEDIATE: a deferred one that reads first is refused despite any timeout."""
+    """What `work()` returns, inside BEGIN IMMEDIATE: a deferred one that reads first is refused despite any timeout.
+
+    SQLite itself would look again each 100 ms, so that 50 processes at once need twice the time that their work takes.
+    """
+    connection.execute("PRAGMA busy_timeout = 0")
+    patient_until, pause_s = monotonic() + _SLICE_S, _RETRY_S / 8
     while True:
         left = deadline - monotonic()
-        connection.execute(f"PRAGMA busy_timeout = {int(1000 * min(max(left, 0.0), _SLICE_S))}")
         try:
             connection.execute("BEGIN IMMEDIATE")
             break
         except sqlite3.OperationalError as error:
-            if not is_busy(error) or left <= _SLICE_S or hurry():
+            if not is_busy(error) or left <= 0 or (monotonic() > patient_until and hurry()):
                 raise
+        pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
+        sleep(min(left, pause_s * (1 + monotonic_ns() // 1000 % 100 / 100) / 2))  # apart from those who wait alike
     # With a rollback journal COMMIT too waits: for readers.
     connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(left, 0.0))}")
     try:

@@ -41,4 +41,5 @@ def test_without_variables_the_platforms_own_directories_are_used():
 
 def test_everything_that_is_written_is_under_home():
     found = places({"LLMCTL_HOME": "/h", "LLMCTL_CONFIG": "/c/x.toml"})
-    assert {each.parent for each in (found.ledger, found.spool, found.catalog, found.weights)} == {Path("/h")}
+    written = (found.ledger, found.state, found.spool, found.catalog, found.weights)
+    assert {each.parent for each in written} == {Path("/h")}
