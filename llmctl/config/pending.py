@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 TABLES = ("budget", "cache", "state", "observe", "drills", "serve")
 LOG_KEYS = ("retain",)
-MODEL_KEYS = (
-    "base_model", "cache", "max_output", "max_parallel", "route", "rpm", "strategy",
-    "tpm", "ttl", "weight",
-)  # fmt: skip
+MODEL_KEYS = ("base_model", "cache", "max_output", "route", "ttl")
 
 
 def pending(config: Mapping[str, Any]) -> list[str]:

@@ -153,7 +153,7 @@ def _deployment(
         plain,
         id=row.get("id", derived_id),
         params=params(row),
-        limits=Limits(row.get("rpm"), row.get("tpm"), row.get("max_parallel")),
+        limits=Limits(**{key: row.get(key) for key in ("rpm", "tpm", "itpm", "otpm", "max_parallel")}),
         capabilities=tuple(row.get("capabilities", ())),
         **changes,
     )

@@ -66,10 +66,12 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a deployment admits: requests and tokens per rolling minute, calls in flight. None is unlimited."""
+    """What it admits a minute: requests, tokens, input and output tokens; and calls in flight. None is unlimited."""
 
     rpm: int | None = None
     tpm: int | None = None
+    itpm: int | None = None
+    otpm: int | None = None
     max_parallel: int | None = None
 
 

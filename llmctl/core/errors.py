@@ -23,8 +23,8 @@ class Rule:
     """What is done about one class of error.
 
     `again`: the same target - never, once, after jittered backoff, or when Retry-After fits the patience.
-    `onward`: the next target. `cooldown`: how the deployment rests, in words; the numbers are `COOLDOWN_S` and the
-    ejection rule of `routing/call`. `may_succeed_later`: whether a failed chain should exit 6.
+    `onward`: the next target. `cooldown`: how the deployment rests, in words; the numbers are in
+    `routing/health`. `may_succeed_later`: whether a failed chain should exit 6.
     """
 
     again: Again
@@ -33,6 +33,11 @@ class Rule:
     blame: Blame
     exit: int
     may_succeed_later: bool = False
+
+    @property
+    def ejects(self) -> bool:
+        """Whether it is a failure of the deployment, which several of eject."""
+        return self.cooldown == _EJECT
 
 
 _EJECT = "after 3 failures in a row, or half of the last 20 within 60 s: 10 s x 2^k, at most 300 s"
@@ -56,15 +61,13 @@ MATRIX: dict[str, Rule] = {
     "MissingCredential": Rule("no", "yes", "none", "credential", 4),
     "ConfigInvalid": Rule("no", "no", "none", "caller", 3),
     "LedgerUnusable": Rule("no", "no", "none", "caller", 3),
+    "StateUnusable": Rule("no", "no", "none", "caller", 3),
     "NoCapacity": Rule("no", "no", "none", "provider", 6, True),
     "AnswerRejected": Rule("no", "no", "none", "provider", 10),
     "AnswerIncomplete": Rule("no", "no", "none", "provider", 8),
     "OutputFailed": Rule("no", "no", "none", "caller", 1),
     "UsageError": Rule("no", "yes", "none", "request", 2),
 }
-
-COOLDOWN_S: dict[str, float] = {"QuotaExhausted": 600.0, "Unauthorized": 300.0, "ModelNotFound": 600.0}
-"""How long a deployment (for Unauthorized: all of that credential) rests when the provider says nothing."""
 
 HINTS: dict[str, str] = {
     "RateLimited": "try again later, or name another target with --fallback",
@@ -226,6 +229,10 @@ class ConfigInvalid(LlmctlError):
 
 class LedgerUnusable(LlmctlError):
     """The ledger cannot be read, or cannot be written where it must be."""
+
+
+class StateUnusable(LlmctlError):
+    """The shared state cannot be read or written in time; a call goes on without it."""
 
 
 class NoCapacity(LlmctlError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from llmctl.core.catalog import LOCAL_PROVIDER
-from llmctl.core.errors import InvalidRequest
+from llmctl.core.errors import ContextExceeded, InvalidRequest
 from llmctl.core.types import Document, Image
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ _PROTOCOLS: dict[str, Support] = {
     "bedrock": _OPENAI
     | {"images": True, "documents": True, "embeddings": True, "reasoning": True, "prompt_cache": "marker"},
 }
+_OVER = 1.1
+"""How far above a window an estimate must be before it is believed: the provider counts otherwise than we estimate."""
 _EMBEDDED: Support = {name: name in ("text", "stream") for name in FEATURES} | {"schema": "native"}
 
 
@@ -68,4 +70,14 @@ def lacking(request: Request, deployment: Deployment) -> InvalidRequest | None:
     return InvalidRequest(
         f"{deployment.served_by} takes no {' and no '.join(lacks)}",
         hint="ask another model: `llmctl models list --providers` says what each provider supports",
+    )
+
+
+def too_long(prompt_tokens: int, deployment: Deployment) -> ContextExceeded | None:
+    """Why a prompt of about so many tokens does not fit the window of `deployment`; None when it may."""
+    window = deployment.context_window
+    if window is None or prompt_tokens <= window * _OVER:
+        return None
+    return ContextExceeded(
+        f"{deployment.served_by}: its window of {window:,} tokens is too small for about {prompt_tokens:,}"
     )

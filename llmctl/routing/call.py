@@ -8,43 +8,56 @@ Drive it with `next(snapshot, now)`, do what it says, and tell it what was heard
    provider said not to, never past the deadline. Links not yet asked keep their tries: a link is asked twice only
    while the tries left exceed them. Full-jitter backoff (AWS Architecture Blog, "Exponential Backoff And Jitter",
    2015): up to 0.25 s x 2^k, for throttling 1 s x 2^k, at most 20 s; a longer Retry-After counts instead of it.
-4. A backoff within the patience is waited for, unless the target may not start after it. A throttled target, or one
-   that asks for more than the patience, is asked again when its wait is over, unless another can start sooner. Nobody
-   sleeps after the last attempt.
-5. The first link with a target that can start now is used. When none can, the call waits for the earliest, as long as
-   all its waits stay within `max_wait`. A sole usable target is asked whatever its cooldown.
+4. A backoff within the patience is waited for, unless another deployment of the same link can start now, or the target
+   may not start after it. A throttled target, or one that asks for more than the patience, is asked again when its
+   wait is over, unless another can start sooner. Nobody sleeps after the last attempt.
+5. The first link with a target that can start now is used, and of its targets the one that the strategy chooses. A
+   half-open target is tried out by one call at a time. When none can start, the call holds a place where it may start
+   earliest and comes back then, as long as all its waits stay within `max_wait`. Smaller requests may overtake a place
+   that is held, until it is firm. A sole usable target is asked whatever its cooldown.
 6. Once something of the answer was shown, the call is committed: it fails where it breaks, unless `restart`, which asks
    another target.
 7. A chain that failed in several ways exits 6 if any of them may pass, else as the first failure says; so does one
    that waits in vain. What the caller did (a deadline, a cancellation) exits as itself.
+8. All instants are of one clock that may be set: `shift` moves what was planned with it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, NoCapacity, exit_of_chain
+from llmctl.routing.balance import Choice, choose, expected_s
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import AttemptRole
     from llmctl.core.snapshot import Snapshot
     from llmctl.routing.plan import Link, Plan
 
-    Pick = Callable[[Sequence[Deployment], Snapshot, float], Deployment]
     Dice = Callable[[], float]
 
 BACKOFF_S = {"upstream": 0.25, "throttling": 1.0}
 BACKOFF_CAP_S = 20.0
+OVERTAKEN = 0.5
+"""For how much of its patience a waiting call may be overtaken by smaller ones."""
+OVERLOADED = 1.2
+LASTING_S = 300.0
+FIRM_S = 60.0
+"""A place so near the deadline is firm at once: the next one may be a window away."""
 _LAST_DATE = 253_402_300_799.0  # 9999-12-31T23:59:59Z
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The bounds of one call; seconds. `restart` allows another target after the answer had begun to be shown."""
+    """The bounds of one call; seconds. `restart` allows another target after the answer had begun to be shown.
+
+    `strategy` stands in for that of every group.
+    """
 
     retries: int = 2
     tries: int = 6
@@ -52,24 +65,33 @@ class Policy:
     max_wait_s: float = 60.0
     total_s: float = 300.0
     restart: bool = False
+    strategy: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Ask this deployment now; `remaining_s` is what is left of the deadline."""
+    """Ask this deployment now; `remaining_s` is what is left of the deadline, `reason` why this one.
+
+    `probe` when it is tried out; `retry` when it was asked before.
+    """
 
     deployment: Deployment
     role: AttemptRole
     n: int
     remaining_s: float
+    reason: str = ""
+    probe: bool = False
+    retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Come back at `until` (Unix seconds); `why` is for people."""
+    """Come back at `until` (Unix seconds) to ask `target`; its place is held, firmly from `firm_at`. `why` is words."""
 
     until: float
     why: str
+    target: Deployment
+    firm_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +128,6 @@ class Failed:
     now: float
 
 
-def first(candidates: Sequence[Deployment], snapshot: Snapshot, now: float) -> Deployment:  # noqa: ARG001 - a pick rule
-    """The pick rule `ordered`: the first that can start."""
-    return candidates[0]
-
-
 def credential_key(deployment: Deployment) -> str:
     """What tells two credentials apart without reading them: the provider and the reference to its key."""
     return f"{deployment.provider.name}:{deployment.api_key or deployment.provider.api_key}"
@@ -119,28 +136,36 @@ def credential_key(deployment: Deployment) -> str:
 class Call:
     """One user's ask from start to end. Not reusable."""
 
-    def __init__(self, plan: Plan, policy: Policy, *, started: float, dice: Dice, pick: Pick = first) -> None:
+    def __init__(self, plan: Plan, policy: Policy, *, started: float, dice: Dice) -> None:
         """`started` is the instant the total deadline counts from; `dice` gives a number in [0, 1)."""
         self.plan = plan
         self.policy = policy
         self.attempts = 0
+        self.counted = False
+        """Whether the demand for it was taken in."""
         self.waited_s = 0.0
         self.failures: list[LlmctlError] = []
         self._deadline = started + policy.total_s
         self._dice = dice
-        self._pick = pick
         self._current: Deployment | None = None
         self._asked: set[str] = set()
         self._excluded: set[str] = set()
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._why: dict[str, str] = {}
+        self._reason = ""
         self._again: Deployment | None = None
         self._waiting_since: float | None = None
+        self._firm_at = inf
         self._shown = False
         self._end: Done | Fail | None = None
 
     # ---------------------------------------------------------------- what was heard
+
+    @property
+    def end(self) -> Done | Fail | None:
+        """How it ended; None while it goes on."""
+        return self._end
 
     def heard(self, event: Shown | Ended | Failed) -> None:
         """Take in what the current attempt did; nothing can follow its end."""
@@ -209,21 +234,35 @@ class Call:
         usable = self._usable(snapshot)
         if not usable:
             return self._stop(self._failed(), now)
-        sole = sum(1 for d in usable if self._may_wait(self._not_before.get(d.id, now), now)) == 1
-        ready_at = {d.id: self._ready_at(d, snapshot, sole=sole) for d in usable}
-        target = self._held(ready_at, now)
+        ready_at = self._all_ready_at(usable, snapshot, now)
+        takes_s = {d.id: expected_s(snapshot.of(d.id), snapshot) for d in usable}
+        target = self._held(ready_at, takes_s, now)
+        if target is not None and ready_at[target.id] <= now:
+            return self._send(Choice(target, "again, after a pause"), now)
         if target is None:
             for link in self.plan.links:
-                ready = [d for d in link.deployments if ready_at.get(d.id, now + 1) <= now]
+                ready = [d for d in link.deployments if ready_at.get(d.id, inf) <= now]
                 if ready:
-                    return self._send(self._pick(ready, snapshot, now), now)
-            target = min(usable, key=lambda d: ready_at[d.id])
+                    strategy = self.policy.strategy or link.group.strategy
+                    return self._send(choose(strategy, ready, snapshot, now, self._dice), now)
+            target = min(usable, key=lambda d: ready_at[d.id] + takes_s[d.id])
         until = ready_at[target.id]
-        if until <= now:
-            return self._send(target, now)
-        if not self._may_wait(until, now):
-            return self._stop(self._no_start(until), now)
-        return self._wait(target, until, now)
+        if not self._may_wait(until, now, takes_s[target.id]) or self._is_hopeless(snapshot):
+            return self._stop(self._no_start(min(ready_at.values())), now)
+        return self._wait(target, until, now, overloaded=snapshot.demand > OVERLOADED)
+
+    def _is_hopeless(self, snapshot: Snapshot) -> bool:
+        """Whether it is refused at its first look: crowded out, and not willing to wait longer than overloads last."""
+        waits = self.attempts or self._waiting_since is not None
+        return snapshot.crowded_out and not waits and self.policy.max_wait_s <= LASTING_S
+
+    def shift(self, by_s: float) -> None:
+        """Move everything planned: the clock was set by so much (rule 8)."""
+        self._deadline += by_s
+        self._not_before = {target: at + by_s for target, at in self._not_before.items()}
+        if self._waiting_since is not None:
+            self._waiting_since += by_s
+            self._firm_at += by_s
 
     def _usable(self, snapshot: Snapshot) -> list[Deployment]:
         """Who may still be asked, now or later."""
@@ -246,46 +285,68 @@ class Call:
     def _was_asked(self, link: Link) -> bool:
         return any(d.id in self._asked for d in link.deployments)
 
-    def _held(self, ready_at: Mapping[str, float], now: float) -> Deployment | None:
-        """The target whose backoff is waited for; None when it may not start then, or not be waited for."""
+    def _held(self, ready_at: Mapping[str, float], takes_s: Mapping[str, float], now: float) -> Deployment | None:
+        """The target whose backoff is waited for; None when another of its link can start, or it may not."""
         held = self._again
         if held is not None:
+            link = self.plan.links[self.plan.link_of(held)]
+            if any(ready_at.get(d.id, inf) <= now for d in link.deployments if d.id != held.id):
+                return None
             not_before = self._not_before[held.id]
-            until = ready_at.get(held.id, float("inf"))
-            if until > max(now, not_before) or not self._may_wait(until, now):
+            until = ready_at.get(held.id, inf)
+            if until > max(now, not_before) or not self._may_wait(until, now, takes_s.get(held.id, 0.0)):
                 held = self._again = None
         return held
 
-    def _may_wait(self, until: float, now: float) -> bool:
+    def _may_wait(self, until: float, now: float, takes_s: float = 0.0) -> bool:
+        """Whether there is time to begin then, and for an answer that takes so long."""
         waits = self._waited(now) + max(0.0, until - now)
-        return until < self._deadline and waits <= self.policy.max_wait_s
+        return until + takes_s < self._deadline and waits <= self.policy.max_wait_s
 
-    def _wait(self, target: Deployment, until: float, now: float) -> Wait:
+    def _wait(self, target: Deployment, until: float, now: float, *, overloaded: bool) -> Wait:
         if self._waiting_since is None:
             self._waiting_since = now
-        return Wait(until, f"{target.served_by}{self._why.get(target.id, ' is at its limit')}")
+        overtaken_s = OVERTAKEN * min(self.policy.max_wait_s, self._deadline - self._waiting_since)
+        firm_at = now if self._deadline - until < FIRM_S else self._waiting_since + overtaken_s
+        if overloaded:  # the smallest first, to the end
+            firm_at = self._deadline
+        self._firm_at = firm_at = min(firm_at, self._firm_at)
+        return Wait(until, f"{target.served_by}{self._why.get(target.id, ' is at its limit')}", target, firm_at)
 
-    def _send(self, target: Deployment, now: float) -> Send:
+    def _send(self, choice: Choice, now: float) -> Send:
+        target = choice.deployment
         self._end_wait(now)
         self.attempts += 1
         role: AttemptRole = "primary"
         if self.attempts > 1:
             role = "fallback" if self.plan.link_of(target) > 0 and target.id not in self._asked else "retry"
         self._current = target
+        retry = target.id in self._asked
         self._asked.add(target.id)
         self._again = None
         self._shown = False
-        return Send(target, role, self.attempts, self._deadline - now)
+        return Send(target, role, self.attempts, self._deadline - now, choice.reason, choice.probe, retry)
 
     def _waited(self, now: float) -> float:
         return self.waited_s + (max(0.0, now - self._waiting_since) if self._waiting_since is not None else 0.0)
 
     def _end_wait(self, now: float) -> None:
         self.waited_s = self._waited(now)
-        self._waiting_since = None
+        self._waiting_since, self._firm_at = None, inf
 
-    def _ready_at(self, target: Deployment, snapshot: Snapshot, *, sole: bool) -> float:
-        return max(snapshot.ready_at(target.id, despite_cooldown=sole), self._not_before.get(target.id, 0.0))
+    def _all_ready_at(self, usable: list[Deployment], snapshot: Snapshot, now: float) -> dict[str, float]:
+        """When each may start. A sole one may despite its cooldown, and despite a refusal it cannot wait out."""
+        sole = sum(1 for d in usable if self._may_wait(self._not_before.get(d.id, now), now)) == 1
+        ready_at: dict[str, float] = {}
+        for each in usable:
+            state = snapshot.of(each.id)
+            until = [state.headroom_at, self._not_before.get(each.id, 0.0)]
+            if not sole:
+                until += [state.blocked_until, state.cooldown_until, state.probed_until if state.half_open else 0.0]
+            elif self._may_wait(state.blocked_until, now):
+                until.append(state.blocked_until)
+            ready_at[each.id] = max(until)
+        return ready_at
 
     def _all(self) -> list[Deployment]:
         return [deployment for link in self.plan.links for deployment in link.deployments]
@@ -320,9 +381,12 @@ class Call:
         if told is not None:
             told.hint = f"{told.hint}{told.hint and '; '}the earliest next start is {when or 'never'}"
             return Fail(told, code)
+        if not when:
+            what = f"the request is larger than any limit{_largest_limit(self._all())}: no target can ever start"
+            return Fail(NoCapacity(what + self._last_words(), hint="ask for less at once, or raise the limit"), code)
         option = "--timeout" if until >= self._deadline else "--max-wait"
-        what = f"no target can start before {when}" if when else "no target can ever start: its limits are too small"
-        return Fail(NoCapacity(what + self._last_words(), hint=f"allow a longer {option}, or add a fallback"), code)
+        what = f"no target can start before {when}{self._last_words()}"
+        return Fail(NoCapacity(what, hint=f"allow a longer {option}, or add a fallback"), code)
 
     def _out_of_time(self) -> Fail:
         error = DeadlineExceeded(
@@ -342,6 +406,15 @@ def _date(instant: float) -> str:
     from datetime import UTC, datetime  # only failures need them
 
     return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _largest_limit(deployments: list[Deployment]) -> str:
+    """The most tokens that any of them declares to take at once, for a message; "" where none declares any."""
+    meters = [(m, d) for d in deployments for m in ("tpm", "itpm") if getattr(d.limits, m) is not None]
+    if not meters:
+        return ""
+    meter, largest = max(meters, key=lambda each: getattr(each[1].limits, each[0]))
+    return f" (the largest is {meter} {getattr(largest.limits, meter):,} of {largest.served_by})"
 
 
 def _larger_window(other: Deployment, than: Deployment) -> bool:

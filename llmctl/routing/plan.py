@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from llmctl.core.catalog import MAX_LINKS
-from llmctl.core.errors import LlmctlError, UsageError
+from llmctl.core.errors import ContextExceeded, LlmctlError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,8 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
     """The plan for asking `name`; `fallbacks` replaces the group's own chain, and an empty one removes it.
 
     `obstacle` says why a deployment cannot be asked at all (no credential, say), or None. Raises the primary's obstacle
-    when nothing at all can be asked, and UsageError for a chain that `_chain` refuses.
+    when nothing at all can be asked (of a prompt too long for it, the one of the largest window), and UsageError for a
+    chain that `_chain` refuses.
     """
     links: list[Link] = []
     left_out: list[LeftOut] = []
@@ -61,8 +62,18 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
         if able:
             links.append(Link(group, able))
     if not links:
-        raise left_out[0].reason
+        raise _first_obstacle(left_out)
     return Plan(name, tuple(links), tuple(left_out))
+
+
+def _first_obstacle(left_out: Sequence[LeftOut]) -> LlmctlError:
+    """The primary's obstacle; where the prompt is too long for it, that of the largest window there is."""
+    if not isinstance(left_out[0].reason, ContextExceeded):
+        return left_out[0].reason
+    windows = [out for out in left_out if isinstance(out.reason, ContextExceeded)]
+    largest = max(windows, key=lambda out: out.deployment.context_window or 0).reason
+    largest.hint = f"{'it is the largest of the chain: ' if len(windows) > 1 else ''}{largest.hint}"
+    return largest
 
 
 def _chain(catalog: Catalog, name: str, fallbacks: Sequence[str] | None) -> list[Group]:

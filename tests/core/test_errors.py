@@ -9,7 +9,6 @@ import pytest
 from llmctl.core import errors
 from llmctl.core.errors import (
     CLASSES,
-    COOLDOWN_S,
     MATRIX,
     WIRE_CLASSES,
     InvalidRequest,
@@ -24,8 +23,8 @@ EXITS = {
     "RateLimited": 6, "QuotaExhausted": 6, "Unavailable": 6, "ConnectionFailed": 6, "TimedOut": 7, "BadResponse": 6,
     "StreamTruncated": 8, "Unauthorized": 4, "ModelNotFound": 5, "ContextExceeded": 5, "ContentFiltered": 5,
     "InvalidRequest": 5, "BudgetExceeded": 9, "DeadlineExceeded": 7, "Cancelled": 130, "MissingCredential": 4,
-    "ConfigInvalid": 3, "LedgerUnusable": 3, "NoCapacity": 6, "AnswerRejected": 10, "AnswerIncomplete": 8,
-    "OutputFailed": 1, "UsageError": 2,
+    "ConfigInvalid": 3, "LedgerUnusable": 3, "StateUnusable": 3, "NoCapacity": 6, "AnswerRejected": 10,
+    "AnswerIncomplete": 8, "OutputFailed": 1, "UsageError": 2,
 }  # fmt: skip
 AGAIN = {"RateLimited": "patience", "Unavailable": "backoff", "StreamTruncated": "backoff", "ConnectionFailed": "once"}
 ONWARD = {
@@ -76,10 +75,6 @@ def test_what_may_succeed_later_is_what_waiting_can_help():
         "RateLimited", "QuotaExhausted", "Unavailable", "ConnectionFailed", "TimedOut", "BadResponse",
         "StreamTruncated", "DeadlineExceeded", "NoCapacity",
     }  # fmt: skip
-
-
-def test_a_cooldown_without_the_providers_word_is_ten_or_five_minutes():
-    assert COOLDOWN_S == {"QuotaExhausted": 600.0, "Unauthorized": 300.0, "ModelNotFound": 600.0}
 
 
 @pytest.mark.parametrize("wire_class", WIRE_CLASSES)

@@ -8,7 +8,8 @@ import pytest
 
 from llmctl.core.build import build
 from llmctl.core.catalog import MAX_LINKS, Catalog, Deployment
-from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
+from llmctl.core.errors import ContextExceeded, LlmctlError, MissingCredential, UsageError
+from llmctl.core.support import too_long
 from llmctl.routing.plan import make_plan
 
 PROVIDERS: dict[str, dict[str, Any]] = {
@@ -109,3 +110,24 @@ def test_the_embedded_model_is_no_fallback_unless_its_group_says_so():
         make_plan(built, "a", fallbacks=["small"], obstacle=nothing)
     assert len(make_plan(built, "a", fallbacks=["toy"], obstacle=nothing).links) == 2
     assert len(make_plan(built, "small", fallbacks=["a"], obstacle=nothing).links) == 2
+
+
+def test_a_prompt_too_long_for_every_window_is_refused_with_the_largest_of_them():
+    windows = {"a-1": 10, "b1": 30, "b2": 20}
+    models = {
+        "a": {"model": "groq/a", "context_window": 10, "fallbacks": ["b"]},
+        "b": {"deployments": [{"id": n, "model": f"groq/{n}", "context_window": windows[n]} for n in ("b1", "b2")]},
+    }
+    made = build(PROVIDERS, {}, {"models": models})
+    with pytest.raises(ContextExceeded) as raised:
+        make_plan(made, "a", fallbacks=None, obstacle=lambda deployment: too_long(40, deployment))
+    assert raised.value.message == "groq/b1: its window of 30 tokens is too small for about 40"
+    assert raised.value.hint.startswith("it is the largest of the chain: ")
+
+
+def test_a_window_is_believed_to_be_too_small_only_when_the_estimate_is_well_above_it():
+    (deployment,) = (
+        build(PROVIDERS, {}, {"models": {"a": {"model": "groq/a", "context_window": 100}}}).groups["a"].deployments
+    )
+    assert too_long(109, deployment) is None
+    assert too_long(111, deployment) is not None

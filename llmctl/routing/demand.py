@@ -1,0 +1,43 @@
+"""How much is asked of a group, by size, as a share of what all its limits allow: kept in the document of the group.
+
+`demand` [at, {size class: share}], each share fading with `FADES_S`. In a lasting overload a request is hopeless where
+smaller ones alone take everything; it is better told so at once than after its patience.
+"""
+
+from __future__ import annotations
+
+from math import exp, log2
+from typing import Any
+
+FADES_S = 120.0
+"""Bursts of a minute or two are waited out; what lasts longer is an overload."""
+OVERLOAD = 1.2
+CROWD = 0.97
+_FORGOTTEN = 1e-4
+
+
+def count(group: dict[str, Any], now: float, tokens: int, minutes: float) -> None:
+    """Take in a request of so many tokens, which takes so many minutes of all deployments together."""
+    at, shares = group.get("demand", (now, {}))
+    fades = exp(-max(0.0, now - at) / FADES_S)
+    shares = {size: share * fades for size, share in shares.items() if share * fades > _FORGOTTEN}
+    size = str(_class(tokens))
+    shares[size] = shares.get(size, 0.0) + minutes * 60.0 / FADES_S
+    group["demand"] = [now, shares]
+
+
+def share(group: dict[str, Any]) -> float:
+    """What was asked for lately, as a share of what all limits allow."""
+    return float(sum(group["demand"][1].values())) if "demand" in group else 0.0
+
+
+def crowds_out(group: dict[str, Any], tokens: int) -> bool:
+    """Whether there has long been too much demand, and smaller requests alone take all there is."""
+    if share(group) < OVERLOAD:
+        return False
+    return bool(sum(n for size, n in group["demand"][1].items() if int(size) < _class(tokens)) > CROWD)
+
+
+def _class(tokens: int) -> int:
+    """Four classes to each doubling."""
+    return int(4 * log2(tokens + 1))

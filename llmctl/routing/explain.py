@@ -1,0 +1,272 @@
+"""Why each deployment is asked, or not: a decision of the call machine in words that a person understands.
+
+Nothing is decided here. It reads what the machine read (plan, snapshot, strategy) and what it decided, and says of
+every candidate which rule it met first: cooldown, limits, a probe under way, its place in the chain, its load. A reason
+has no subject, because it stands beside the deployment's id: "slower: 3.4 s expected".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import TYPE_CHECKING, Any
+
+from llmctl.routing.balance import STALE_S, STRATEGIES, expected_s
+from llmctl.routing.call import Send, Wait
+from llmctl.routing.limits import METERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llmctl.core.catalog import Deployment, Limits
+    from llmctl.core.snapshot import DeploymentState, Snapshot
+    from llmctl.routing.call import Done, Fail
+    from llmctl.routing.plan import Link, Plan
+
+LATER = "later in the chain: asked when the ones before it cannot be"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One deployment of a plan at one decision. `link` counts from 1; None for one that was left out of the chain.
+
+    `latency_ms` is the expected time to the whole answer to this request, None where nothing was measured yet.
+    `headroom` has the requests and tokens that are left of this minute, None where there is no limit.
+    """
+
+    deployment: Deployment
+    link: int | None
+    chosen: bool
+    reason: str
+    headroom: Mapping[str, int | None]
+    latency_ms: float | None = None
+    in_flight: int = 0
+    cooldown_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The row that `route test --json` prints."""
+        return {
+            "deployment": self.deployment.id,
+            "link": self.link,
+            "chosen": self.chosen,
+            "reason": self.reason,
+            "headroom": dict(self.headroom),
+            "latency_ms": self.latency_ms,
+            "in_flight": self.in_flight,
+            "cooldown_s": self.cooldown_s,
+        }
+
+
+def explain(
+    plan: Plan,
+    snapshot: Snapshot,
+    now: float,
+    decision: Send | Wait | Done | Fail,
+    strategy: str | None = None,
+    failed: Mapping[str, str] | None = None,
+) -> list[Candidate]:
+    """All candidates of `plan` with their reasons, in the order of the chain; those left out come last.
+
+    `strategy` is the call's own, if it has one; `failed` names the error classes of the attempts before, by id.
+    """
+    target = _target(decision)
+    rows: list[Candidate] = []
+    for n, link in enumerate(plan.links, 1):
+        name = strategy or link.group.strategy
+        for each in link.deployments:
+            if each is target:
+                reason = f"chosen: {_why_chosen(each, link, name, snapshot, now, decision)}"
+            else:
+                reason = _why_not(each, n - 1, plan, name, snapshot, now, decision, failed or {})
+            rows.append(candidate(each, n, snapshot, now, reason, chosen=each is target))
+    none = dict.fromkeys(("rpm", "tpm"), None)
+    left_out = [
+        Candidate(out.deployment, None, False, f"left out: {out.reason.message}", none) for out in plan.left_out
+    ]
+    return [*rows, *left_out]
+
+
+def candidate(
+    deployment: Deployment, link: int, snapshot: Snapshot, now: float, reason: str, *, chosen: bool = False
+) -> Candidate:
+    """What is known of `deployment`, with the reason that was found."""
+    state = snapshot.of(deployment.id)
+    return Candidate(
+        deployment,
+        link,
+        chosen,
+        reason,
+        {meter: int(state.headroom[meter]) if meter in state.headroom else None for meter in ("rpm", "tpm")},
+        round(1000 * expected_s(state, snapshot), 1) if state.measured_at else None,
+        state.in_flight,
+        round(max(0.0, state.cooldown_until - now, state.blocked_until - now), 3),
+    )
+
+
+def kept_out(deployment: Deployment, snapshot: Snapshot, now: float) -> str:
+    """Why it cannot start at once; "" when it can."""
+    state = snapshot.of(deployment.id)
+    if state.cooldown_until > now:
+        return f"cooling for {span(state.cooldown_until - now)}" + (f" after {state.why}" if state.why else "")
+    if state.headroom_at == inf:
+        return f"the request is larger than its limit: {_declared(deployment.limits)}"
+    if state.blocked_until > now and state.blocked_until >= state.headroom_at:
+        return f"it refused a call for throughput: free in {span(state.blocked_until - now)}"
+    if state.headroom_at > now:
+        full = ", ".join(_full(deployment.limits, state, snapshot))
+        return f"at its limit{full and ': '}{full}, free in {span(state.headroom_at - now)}"
+    if state.half_open and state.probed_until > now:
+        return "half-open: another call is trying it out"
+    return ""
+
+
+def span(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 10:
+        return f"{max(seconds, 0.1):.1f} s"
+    return f"{ceil(seconds)} s" if seconds < 120 else f"{ceil(seconds / 60)} min"
+
+
+def _target(decision: Send | Wait | Done | Fail) -> Deployment | None:
+    if isinstance(decision, Wait):
+        return decision.target
+    return decision.deployment if isinstance(decision, Send) else None
+
+
+def _declared(limits: Limits) -> str:
+    words = [f"{meter} {n:,}" for meter in METERS if (n := getattr(limits, meter)) is not None]
+    return ", ".join(words) or "what the provider last said of it"
+
+
+def _full(limits: Limits, state: DeploymentState, snapshot: Snapshot) -> list[str]:
+    """The limits that have too little left for this request."""
+    needs = dict(zip(METERS, (1, snapshot.prompt_tokens + snapshot.output_tokens), strict=False))
+    needs |= {"itpm": snapshot.prompt_tokens, "otpm": snapshot.output_tokens}
+    words: list[str] = []
+    for meter in METERS:
+        room, limit = state.headroom.get(meter), getattr(limits, meter)
+        if room is None or room >= max(1, needs[meter]):
+            continue
+        if limit is None:
+            words.append(f"{meter} {int(room):,} left")
+        elif meter == "rpm":
+            words.append(f"rpm {int(limit - room)}/{limit}")
+        else:
+            words.append(f"{meter} {int(room):,} left of {limit:,}")
+    if limits.max_parallel is not None and state.in_flight >= limits.max_parallel:
+        words.append(f"{state.in_flight}/{limits.max_parallel} in flight")
+    return words
+
+
+# ---------------------------------------------------------------- who was chosen
+
+
+def _why_chosen(
+    deployment: Deployment, link: Link, name: str, snapshot: Snapshot, now: float, decision: Send | Wait | Done | Fail
+) -> str:
+    if isinstance(decision, Wait):
+        obstacle = kept_out(deployment, snapshot, now)
+        first = f"its answer is expected first; {obstacle}"
+        return first if obstacle else f"it is asked again after a pause of {span(decision.until - now)}"
+    assert isinstance(decision, Send), "nobody is chosen at the end of a call"
+    if snapshot.of(deployment.id).cooldown_until > now:
+        return f"no other can be asked, so it is, though {kept_out(deployment, snapshot, now)}"
+    strategy = STRATEGIES[name]
+    if decision.reason != strategy.words:
+        return decision.reason
+    load = strategy.load(deployment, snapshot, now)
+    if name == "latency-based-routing":
+        return _by_latency(load, link, snapshot, now)
+    unit = UNITS.get(name)
+    guess = (
+        ", a guess: nothing was measured yet"
+        if name == "adaptive" and not snapshot.of(deployment.id).measured_at
+        else ""
+    )
+    return strategy.words + (f" ({unit(load)}{guess})" if unit else "")
+
+
+def _by_latency(load: float, link: Link, snapshot: Snapshot, now: float) -> str:
+    """Epsilon-greedy in words: its pick may have been any of its three ways."""
+    ready = [d for d in link.deployments if not kept_out(d, snapshot, now)]
+    fresh = [d for d in ready if any(at > now - STALE_S for at, _ in snapshot.of(d.id).samples)]
+    if not fresh:
+        return "its turn, while no answer of the last minute says who is fast"
+    strategy = STRATEGIES["latency-based-routing"]
+    if not load or load > min(strategy.load(d, snapshot, now) for d in fresh):
+        return "drawn: one call in ten goes to any"
+    return f"{strategy.words} ({load:.3g} s)"
+
+
+def _dollars(nanousd: float) -> str:
+    return "its price is unknown" if nanousd == inf else f"${nanousd / 1e9:.6f}"
+
+
+UNITS: dict[str, Callable[[float], str]] = {
+    "adaptive": span,
+    "least-busy": lambda load: f"{load:.0f} under way",
+    "usage-based-routing": lambda load: f"{load:,.0f} tokens",
+    "cost-based-routing": _dollars,
+}
+"""How the load of a strategy is told."""
+
+# ---------------------------------------------------------------- who was not
+
+OTHERS: dict[str, Callable[[Deployment, float, float], str]] = {
+    "adaptive": lambda _, own, best: f"{'slower' if own > best else 'no faster'}: {span(own)} expected",
+    "ordered": lambda *_: "written after it",
+    "simple-shuffle": lambda d, *_: f"not drawn this time (weight {d.weight:g})",
+    "round-robin": lambda *_: "not its turn",
+    "least-busy": lambda _, own, best: f"{'busier' if own > best else 'as busy'}: {own:.0f} under way",
+    "latency-based-routing": lambda _, own, best: (
+        f"{'slower' if own > best else 'not drawn'}: {own:.3g} s lately" if own else "not drawn: nothing measured yet"
+    ),
+    "usage-based-routing": lambda _, own, best: (
+        f"it has used {'more' if own > best else 'as many'} tokens this minute: {own:,.0f}"
+    ),
+    "cost-based-routing": lambda _, own, best: (
+        f"{'dearer' if own > best else 'as dear'}: {_dollars(own)}" if own < inf else _dollars(own)
+    ),
+}
+"""Strategy -> what is said of one that could start and was not picked, from its load and that of the one picked."""
+
+
+def _why_not(
+    deployment: Deployment,
+    link: int,
+    plan: Plan,
+    name: str,
+    snapshot: Snapshot,
+    now: float,
+    decision: Send | Wait | Done | Fail,
+    failed: Mapping[str, str],
+) -> str:
+    target = _target(decision)
+    if deployment.id in failed:
+        return f"asked before: {failed[deployment.id]}"
+    obstacle = kept_out(deployment, snapshot, now)
+    if obstacle:
+        return obstacle
+    if target is None:
+        return "ruled out by the failures before" if failed else "the call ends before it is asked"
+    chosen_link = plan.link_of(target)
+    if link > chosen_link:
+        return LATER
+    if link < chosen_link or not isinstance(decision, Send):
+        return "ruled out by the failures before"
+    if decision.probe and decision.reason != STRATEGIES[name].words:
+        return f"passed over: {target.id} is tried out by this call"
+    load = STRATEGIES[name].load
+    return OTHERS[name](deployment, load(deployment, snapshot, now), load(target, snapshot, now))
+
+
+def breaker(state: DeploymentState, now: float) -> str:
+    """closed: it is asked; open: it rests; half-open: one call at a time tries it out."""
+    if state.cooldown_until > now:
+        return "open"
+    return "half-open" if state.half_open else "closed"
+
+
+def table_of(strategies: Sequence[str] = tuple(STRATEGIES)) -> list[dict[str, str]]:
+    """The strategies in words: whom they choose of those that can start now."""
+    return [{"strategy": name, "chooses": STRATEGIES[name].words} for name in strategies]
