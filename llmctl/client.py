@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING, Any, Self
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
 from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
-from llmctl.core.support import lacking
+from llmctl.core.support import lacking, too_long
 from llmctl.core.types import Request
 from llmctl.routing.plan import make_plan
 from llmctl.run import asking, extras
+from llmctl.run.accounts import estimate_prompt
 from llmctl.run.background import BackgroundLoop, Pulled
 from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints
 from llmctl.run.engine import Ask, CallRun, Engine
 from llmctl.run.observe import Hooks
+from llmctl.run.shared import ProcessState, Shared
 from llmctl.store.ledger import SqliteLedger
+from llmctl.store.state import SqliteState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from llmctl.core.types import Event, Message, Params
     from llmctl.run.embedding import Embeddings, EmbedRun
     from llmctl.run.observe import Hook
-    from llmctl.run.ports import Clock, Ledger, Transport
+    from llmctl.run.ports import Clock, Ledger, State, Transport
 
 DEFAULT_GROUP = "fast"
 LOCAL_GROUP = "local"
@@ -53,11 +56,13 @@ class Client:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         ledger: Ledger | None = None,
+        state: State | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         """`config` is a dict of the configuration's shape, one path or several, or None for the user's own files.
 
-        `transport`, `clock`, `rng` and `ledger` take test doubles (`llmctl.testing`). Raises ConfigInvalid.
+        `transport`, `clock`, `rng`, `ledger` and `state` take test doubles (`llmctl.testing`). A client that is given a
+        ledger and no state shares none: it writes no file. Raises ConfigInvalid.
         """
         environ = os.environ if environ is None else environ
         if config is None or isinstance(config, (str, Path)):
@@ -71,6 +76,15 @@ class Client:
             self.catalog = load_catalog(self.places, environ)
         self.endpoints = Endpoints(environ)
         self.ledger: Ledger = SqliteLedger(self.places.ledger, self.places.spool) if ledger is None else ledger
+        clock = clock or SystemClock()
+        dice = (rng or random.SystemRandom()).random
+        if state is not None:
+            self.state: State = state
+        elif ledger is None:
+            self.state = SqliteState(self.places.state)
+        else:
+            self.state = ProcessState()
+        self.shared = Shared(self.state, clock, self.endpoints, dice)
         self._environ = environ
         self._double = transport
         self._transports: dict[str, Transport] = {}
@@ -80,8 +94,9 @@ class Client:
             endpoints=self.endpoints,
             transport=self._transport,
             ledger=self.ledger,
-            clock=clock or SystemClock(),
-            dice=(rng or random.SystemRandom()).random,
+            shared=self.shared,
+            clock=clock,
+            dice=dice,
             hooks=Hooks(hooks),
         )
         """What makes this client's calls, for whoever rehearses them below `call`."""
@@ -106,6 +121,7 @@ class Client:
         retries: int | None = None,
         timeout: float | None = None,
         max_wait: float | None = None,
+        strategy: str | None = None,
         on_break: str = "fail",
         tags: Mapping[str, str] | None = None,
         session: str | None = None,
@@ -135,10 +151,13 @@ class Client:
             response_format=asking.shape_of(schema, response_format),
         )
         settings = self.catalog.settings
-        policy = asking.policy_of(settings, retries, timeout, max_wait, restart=on_break == "restart")
+        policy = asking.policy_of(settings, retries, timeout, max_wait, strategy, restart=on_break == "restart")
 
         def obstacle(deployment: Deployment) -> LlmctlError | None:
-            return self.endpoints.obstacle(deployment) or lacking(request, deployment)
+            found = self.endpoints.obstacle(deployment) or lacking(request, deployment)
+            if found is None and deployment.context_window is not None:
+                found = too_long(estimate_prompt(request), deployment)
+            return found
 
         ask = Ask(
             request=request,
@@ -241,9 +260,10 @@ class Client:
         """Stop the calls of the synchronous face that still run, and let go of everything."""
         if self._transports or self._loop.running:
             self._loop.stop(self.aclose())
-        close = getattr(self.ledger, "close", None)
-        if close is not None:
-            close()
+        for store in (self.ledger, self.state):
+            close = getattr(store, "close", None)
+            if close is not None:
+                close()
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from llmctl.core.money import usd
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Waiting
 
 if TYPE_CHECKING:
+    from llmctl.cli.explaining import Explained
     from llmctl.cli.output import Out
     from llmctl.client import Client
     from llmctl.core.errors import LlmctlError
@@ -37,14 +38,18 @@ class Notes:
         self._verbose = verbose and not quiet
         self._silence_s = silence_s
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
+        self.explained: Explained | None = None
+        """Where `--explain` asks why each target was chosen."""
         self._failure: LlmctlError | None = None
-        self._doing = ""
+        self._doing = self._waits = ""
         self._since = time.monotonic()
         self._drawn = ""
         self._ticking: asyncio.Task[None] | None = None
 
     def __call__(self, notice: Notice) -> None:
         """Take one notice of the engine."""
+        for line in self.explained(notice) if self.explained is not None else ():
+            self._say(line)
         match notice:
             case CallStarted(plan=plan):
                 for left_out in plan.left_out if self._verbose else ():
@@ -53,8 +58,9 @@ class Notes:
                 self._started(n, role, served_by, dropped)
             case Waiting(wait_s, why):
                 self._doing, self._since = f"waiting {wait_s:.0f} s ({why}):", time.monotonic()
-                if wait_s >= _SHORTEST_WAIT_S:
+                if wait_s >= _SHORTEST_WAIT_S and why != self._waits:
                     self._say(f"waiting {wait_s:.1f} s: {why}")
+                    self._waits = why
             case AttemptEnded(error=error):
                 self._failure = error
             case CallEnded(record=record):
@@ -64,6 +70,7 @@ class Notes:
 
     def _started(self, n: int, role: str, served_by: str, dropped: tuple[str, ...]) -> None:
         self._doing, self._since = f"asking {served_by}" + (f" (attempt {n})" if n > 1 else ""), time.monotonic()
+        self._waits = ""
         if n > 1:
             because = ""
             if self._failure:  # whose message begins with a name that is said here already
@@ -80,8 +87,9 @@ class Notes:
             self._say("no key was found: asking the small embedded model, which is for trying things out")
 
     def end(self, client: Client) -> None:
-        """What has to be said once, after the call: trouble with the ledger, and on first use what it keeps."""
-        for warning in getattr(client.ledger, "warnings", ()):
+        """What has to be said once, after the call: trouble with the stores, and on first use what the ledger keeps."""
+        warnings = [list(getattr(part, "warnings", ())) for part in (client.ledger, client.state, client.shared)]
+        for warning in next(filter(None, warnings), ()):  # what ails one of them ails the others: once is enough
             self._say(f"warning: {warning}")
         if self._terminal and client.catalog.settings.log_content == "full" and _first_use(client):
             self._say(f"calls and their text are kept in {client.places.ledger} (see `llmctl ledger --help`)")

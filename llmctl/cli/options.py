@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,17 +13,60 @@ from llmctl.core.errors import UsageError
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+class Strategy(StrEnum):
+    """As in `routing.balance`, whose import would cost `--help` its quickness; a test compares the two."""
+
+    adaptive = "adaptive"
+    ordered = "ordered"
+    simple_shuffle = "simple-shuffle"
+    round_robin = "round-robin"
+    least_busy = "least-busy"
+    latency_based_routing = "latency-based-routing"
+    usage_based_routing = "usage-based-routing"
+    cost_based_routing = "cost-based-routing"
+
+
+ByStrategy = Annotated[
+    Strategy | None,
+    typer.Option("--strategy", metavar="NAME", help="How to choose among deployments (see route explain)."),
+]
+Fallback = Annotated[
+    list[str] | None, typer.Option(metavar="MODEL", help="Ask this one next (repeat); replaces the group's chain.")
+]
+NoFallback = Annotated[bool, typer.Option("--no-fallback", help="Ask the first target only.")]
+MaxWait = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")]
+
+
+def fallbacks_of(named: list[str] | None, *, none: bool) -> list[str] | None:
+    """The chain that `--fallback` and `--no-fallback` ask for, None for the group's own. Raises UsageError."""
+    if named and none:
+        raise UsageError("--fallback and --no-fallback exclude each other", hint="give one of them")
+    for name in named or []:
+        named_model("--fallback", name)
+    return [] if none else named
+
+
+def named_model(option: str, name: str | None) -> str | None:
+    """The name of a model, if one was given. Raises UsageError for an empty one."""
+    if name is not None and not name.strip():
+        raise UsageError(f"{option} is empty", hint="name a model, or leave the option out")
+    return name
+
+
 def seconds(option: str, text: str | None) -> float | None:
-    """The seconds of a duration given with `option`; None where it was not given. Raises UsageError."""
+    """The seconds of a duration given with `option`; None where it was not given. Raises UsageError.
+
+    Not to wait at all is an answer to how long to wait, and no time limit for anything else.
+    """
     if text is None:
         return None
     from llmctl.core.when import parse_duration
 
     try:
-        found = parse_duration(text)
+        found = 0.0 if text == "0" else parse_duration(text)
     except UsageError as error:
         raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
-    if found <= 0:
+    if found < 0 or (found == 0 and option != "--max-wait"):
         raise UsageError(f"{option} {text!r} is no time at all", hint="write 30s or 5m")
     return found
 

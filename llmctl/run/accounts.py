@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmctl.core.errors import MATRIX, LlmctlError
+from llmctl.core.record import Attempt
 from llmctl.core.tokens import estimate
+from llmctl.core.types import Usage
+from llmctl.routing.settle import Outcome
 
 if TYPE_CHECKING:
-    from llmctl.core.record import Attempt, State
+    from llmctl.core.record import State
     from llmctl.core.types import Completion, Request
+    from llmctl.routing.call import Send
+    from llmctl.run.attempt import AttemptRun
 
 INCOMPLETE = MATRIX["AnswerIncomplete"].exit
 _ESTIMATED_CHARS = 1 << 18
@@ -52,6 +58,73 @@ def is_whole(finish_reason: str | None, request: Request) -> bool:
     """Whether an answer that ended so is whole: also a text that was cut by the caller's own `max_tokens`."""
     return finish_reason in ("stop", "tool_calls") or (
         finish_reason == "length" and request.params.max_tokens is not None and request.response_format is None
+    )
+
+
+def usage_of(run: AttemptRun, prompt_tokens: int) -> Usage | None:
+    """The usage the provider reported; an estimate where it began to answer and never said; else None."""
+    said = run.fold.usage
+    if said is not None and not said.estimated:
+        return said
+    completion = run.fold.completion()
+    texts = [completion.text, completion.reasoning, completion.refusal]
+    texts += [call.arguments for call in completion.tool_calls]
+    made = sum(map(estimate_answer, texts))
+    if not made and run.fold.finish_reason is None:
+        return said
+    if said is not None:  # of an answer that broke off: what was counted until then
+        return replace(said, output_tokens=max(made, said.output_tokens))
+    return Usage(prompt_tokens, made, estimated=True)
+
+
+def attempt_of(
+    send: Send,
+    run: AttemptRun | None,
+    usage: Usage | None,
+    error: BaseException | None,
+    started_at: float,
+    latency_s: float,
+) -> Attempt:
+    """The row of an attempt; `run` is None when it did not come to be."""
+    deployment, known = send.deployment, error if isinstance(error, LlmctlError) else None
+    return Attempt(
+        n=send.n,
+        deployment=deployment.id,
+        provider=deployment.provider.name,
+        model=deployment.model,
+        role=send.role,
+        outcome="ok" if error is None else known.kind if known else "Cancelled",
+        started_at=started_at,
+        status=(known.status if known else None) or (run.status if run else None),
+        first_token_ms=run.first_token_s * 1000 if run and run.first_token_s is not None else None,
+        latency_ms=latency_s * 1000,
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        cost_nanousd=deployment.price.cost_nanousd(usage) if usage and deployment.price else None,
+        retry_after_s=known.retry_after_s if known else None,
+        request_id=(known.request_id if known else "") or (run.request_id if run else ""),
+        error=known.message if known else None,
+    )
+
+
+def outcome_of(run: AttemptRun | None, usage: Usage | None, error: BaseException | None, ended: float) -> Outcome:
+    """How an attempt went, for the shared state."""
+    if run is None or run.sent_at is None:
+        return Outcome(ended, ended, reached=False, cancelled=True)
+    known = error if isinstance(error, LlmctlError) else None
+    counted = usage if usage and (error is None or not usage.estimated) else None
+    return Outcome(
+        run.sent_at,
+        ended,
+        heard=None if run.heard_s is None else run.sent_at + run.heard_s,
+        error=known,
+        cancelled=error is not None and known is None,
+        first_token_s=run.first_token_s,
+        latency_s=run.finished_s,
+        input_tokens=counted.input_tokens if counted else None,
+        cached_tokens=counted.cached_input_tokens if counted else 0,
+        output_tokens=counted.output_tokens if counted else None,
+        said=run.said,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmctl.core.catalog import MAX_RETRIES
 from llmctl.core.errors import ConfigInvalid, UsageError
 from llmctl.core.types import Message, Params, ResponseFormat, Text, Tool
+from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.call import Policy
 
 if TYPE_CHECKING:
@@ -101,7 +102,13 @@ def within(name: str, value: T, most: float = float_info.max) -> T:
 
 
 def policy_of(
-    settings: Settings, retries: int | None, timeout: float | None, max_wait: float | None, *, restart: bool = False
+    settings: Settings,
+    retries: int | None,
+    timeout: float | None,
+    max_wait: float | None,
+    strategy: str | None = None,
+    *,
+    restart: bool = False,
 ) -> Policy:
     """The bounds of a call: the caller's own, else the configured ones. Raises UsageError.
 
@@ -112,7 +119,10 @@ def policy_of(
             "[budget] cannot be kept by this version, so nothing is asked under it",
             hint='take it out, or set on_exceed = "warn", which has no effect yet',
         )
+    if strategy is not None and strategy not in STRATEGIES:
+        raise UsageError(f"unknown strategy {strategy!r}", hint=f"one of {', '.join(STRATEGIES)}")
     return Policy(
+        strategy=strategy,
         retries=settings.retries if retries is None else within("retries", retries, MAX_RETRIES),
         tries=settings.tries,
         patience_s=settings.patience_s,

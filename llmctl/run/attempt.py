@@ -30,11 +30,13 @@ from llmctl.wire import emulate
 from llmctl.wire.base import load
 from llmctl.wire.call_ids import paired
 from llmctl.wire.headers import request_id
+from llmctl.wire.quota import limits_said
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llmctl.core.catalog import Deployment
+    from llmctl.core.snapshot import Said
     from llmctl.core.types import Completion, Request
     from llmctl.run.ports import Clock, Response, Transport
     from llmctl.wire.base import Endpoint, Wire
@@ -68,6 +70,11 @@ class AttemptRun:
         self.status: int | None = None
         self.request_id = ""
         self.first_token_s: float | None = None
+        self.sent_at: float | None = None
+        self.heard_s: float | None = None
+        self.finished_s: float | None = None
+        self.said: tuple[Said, ...] = ()
+        """When it was sent (Unix seconds), heard and finished (since the start); what its headers say of the limits."""
         self.finish_said = self.terminated = self.left_open = False
         """Of a stream: whether it gave its finish reason, said that nothing follows, and stayed open after its end."""
         request = replace(request, messages=paired(readable_by(deployment.maker, request.messages)))
@@ -142,12 +149,15 @@ class AttemptRun:
             http = signed(http, self._endpoint.aws, clock.now())
         sending = transport.send(http, self.deployment, connect_s=self._limits.connect_s)
         now = clock.monotonic()
+        self.sent_at = clock.now()
         try:
             async with clock.timeout(self._left(now)):
                 response = await stack.enter_async_context(sending)
         except TimeoutError as error:
             raise self._timed_out(now) from error
         self._patience_s -= clock.monotonic() - now
+        self.heard_s = clock.monotonic() - self._started
+        self.said = limits_said(response.headers, clock.now(), self.deployment.provider.dialect)
         self.status, self.request_id = response.status, self._masked(request_id(response.headers))
         if not 200 <= response.status < 300:
             raise await self._refusal(response, clock)
@@ -199,6 +209,7 @@ class AttemptRun:
             if self.first_token_s is None:
                 self.first_token_s = clock.monotonic() - self._started
         if event.finish_reason:
+            self.finished_s = clock.monotonic() - self._started
             self._patience_s = min(self._patience_s, LINGER_S)
         return event
 

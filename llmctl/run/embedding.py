@@ -79,6 +79,7 @@ def start(
     retries: int | None = None,
     timeout: float | None = None,
     max_wait: float | None = None,
+    strategy: str | None = None,
     tags: Mapping[str, str] | None = None,
     session: str | None = None,
     log: bool = True,
@@ -98,7 +99,7 @@ def start(
     ask = Ask(
         request=Request((), Params(extra=extra or {}), stream=False, dimensions=dimensions),
         plan=plan,
-        policy=asking.policy_of(settings, retries, timeout, max_wait),
+        policy=asking.policy_of(settings, retries, timeout, max_wait, strategy),
         command=command,
         tags=asking.tags_of(tags),
         session=session,

@@ -96,6 +96,15 @@ class Endpoints:
             )
         return None
 
+    def identity(self, deployment: Deployment) -> str:
+        """What tells this deployment's credential from others: itself, or how a command or Amazon's chain finds it."""
+        if deployment.provider.protocol == AMAZON or _reference(deployment).startswith("cmd:"):
+            return _reference(deployment) or AMAZON
+        try:
+            return self.credential(deployment).reveal()
+        except LlmctlError:
+            return _reference(deployment)
+
     def has_credential(self, deployment: Deployment) -> bool:
         """Whether a credential is set for `deployment`, or none is needed."""
         provider, reference = deployment.provider, _reference(deployment)

@@ -6,22 +6,32 @@ written before the first byte leaves and completed at the end, whatever the end 
 
 from __future__ import annotations
 
-from contextlib import aclosing
+import asyncio
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import DeadlineExceeded, LlmctlError, Unauthorized, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
-from llmctl.core.snapshot import Snapshot
 from llmctl.core.types import Completion, Event, Params, Usage
+from llmctl.routing.book import Size
 from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
-from llmctl.run.accounts import cost_of, estimate_answer, estimate_prompt, state_of, transcript_of
+from llmctl.routing.limits import LEASE_S
+from llmctl.run.accounts import (
+    attempt_of,
+    cost_of,
+    estimate_prompt,
+    outcome_of,
+    state_of,
+    transcript_of,
+    usage_of,
+)
 from llmctl.run.attempt import AttemptRun, Limits
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Hooks, Waiting
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Hooks, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from llmctl.core.catalog import Deployment, Settings
     from llmctl.core.types import Request
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
     from llmctl.run.conform import Conformed
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.ports import Clock, Ledger, Transport
+    from llmctl.run.shared import Shared
     from llmctl.wire.base import Endpoint
 
 
@@ -48,6 +59,8 @@ class Ask:
     """Whether the caller set the total deadline, so that it is not stretched for a slow local model."""
     strict_params: bool = False
     """Whether a parameter that a target cannot take is refused, instead of left out and said."""
+    prompt_tokens: int | None = None
+    """The input tokens as known by the caller; None: they are estimated."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -61,6 +74,7 @@ class Engine:
     endpoints: Endpoints
     transport: Callable[[Deployment], Transport]
     ledger: Ledger
+    shared: Shared
     clock: Clock
     dice: Callable[[], float]
     hooks: Hooks = field(default_factory=Hooks)
@@ -82,7 +96,7 @@ class CallRun:
         self.ask = ask
         self._began = engine.clock.monotonic()
         now = engine.clock.now()
-        self._prompt_tokens = estimate_prompt(ask.request)
+        self._prompt_tokens = estimate_prompt(ask.request) if ask.prompt_tokens is None else ask.prompt_tokens
         policy = replace(ask.policy, total_s=_total_s(ask, self._prompt_tokens))
         self.call = Call(ask.plan, policy, started=now, dice=engine.dice)
         self.record = CallRecord(
@@ -93,11 +107,14 @@ class CallRun:
             session=ask.session,
             tags=ask.tags,
         )
+        cap = 0 if ask.request.inputs else ask.request.params.max_tokens
+        self._place = engine.shared.place(ask.plan, self.record.id, Size(self._prompt_tokens, cap))
         self.last: AttemptRun | None = None
         """The last attempt, as far as it came."""
         self._used: Usage | None = None
         self._first_token_ms: float | None = None
         self._waited_s = 0.0
+        self._reason = ""
         self._shown = False
         self._begun = False
         self._conformed: Conformed | None = None
@@ -132,18 +149,22 @@ class CallRun:
             error = raised
             raise
         finally:
+            await self._place.release()
             await self._finish(error)
 
     async def _steps(self) -> AsyncGenerator[Event, None]:
         clock, hooks = self._engine.clock, self._engine.hooks
         while True:
-            match self.call.next(Snapshot(), clock.now()):
+            decision, snapshot, now = await self._place.next(self.call)
+            hooks.tell(Decided(decision, snapshot, now))
+            match decision:
                 case Send() as send:
+                    self._reason = send.reason
                     async with aclosing(self._attempt(send)) as events:
                         async for event in events:
                             yield event
                 case Wait(until, why):
-                    wait_s, began = max(0.0, until - clock.now()), clock.monotonic()
+                    wait_s, began = max(0.0, until - now), clock.monotonic()
                     hooks.tell(Waiting(wait_s, why))
                     try:
                         await clock.sleep(wait_s)
@@ -163,26 +184,28 @@ class CallRun:
         error: BaseException | None = None
         self.last = None
         try:
-            run = self.last = AttemptRun(
-                send.deployment,
-                _with_defaults(self.ask.request, send.deployment.params),
-                await self._endpoint(send),
-                _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
-            )
-            if self.ask.strict_params:
-                run.check_strictly()
-            engine.hooks.tell(
-                AttemptStarted(send.n, send.role, send.deployment.served_by, run.dropped, restarts=self._shown)
-            )
-            async with aclosing(run.events(engine.transport(send.deployment), engine.clock)) as events:
-                async for event in events:
-                    if self.ask.buffered:
-                        held.append(event)
-                        continue
-                    if not self._shown and (event.text or event.tool_calls or event.refusal):
-                        self._shown = True
-                        self.call.heard(Shown())
-                    yield event
+            async with self._held_on_to(send.deployment):
+                run = self.last = AttemptRun(
+                    send.deployment,
+                    _with_defaults(self.ask.request, send.deployment.params),
+                    await self._endpoint(send),
+                    _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
+                )
+                if self.ask.strict_params:
+                    run.check_strictly()
+                engine.hooks.tell(
+                    AttemptStarted(send.n, send.role, send.deployment.served_by, run.dropped, restarts=self._shown)
+                )
+                transport = engine.transport(send.deployment)
+                async with aclosing(run.events(transport, engine.clock)) as events:
+                    async for event in events:
+                        if self.ask.buffered:
+                            held.append(event)
+                            continue
+                        if not self._shown and (event.text or event.tool_calls or event.refusal):
+                            self._shown = True
+                            self.call.heard(Shown())
+                        yield event
         except LlmctlError as raised:
             error = raised
         except BaseException as raised:
@@ -190,8 +213,11 @@ class CallRun:
             raise
         finally:
             latency_s = engine.clock.monotonic() - began
-            attempt = self._row(send, error, started_at, latency_s)
+            self._used = usage_of(self.last, self._prompt_tokens) if self.last else None
+            attempt = attempt_of(send, self.last, self._used, error, started_at, latency_s)
             self.attempts.append(attempt)
+            outcome = outcome_of(self.last, self._used, error, started_at + latency_s)
+            await self._place.settle(send.deployment, outcome)
             if self.last and self.last.first_token_s is not None:
                 self._first_token_ms = (began - self._began + self.last.first_token_s) * 1000
         failed = error if isinstance(error, LlmctlError) else None
@@ -216,43 +242,20 @@ class CallRun:
             what = f"{send.deployment.served_by}: no credential came before the call's deadline"
             raise DeadlineExceeded(what, hint="run what gives the credential by hand") from error
 
-    def _row(self, send: Send, error: BaseException | None, started_at: float, latency_s: float) -> Attempt:
-        run, deployment = self.last, send.deployment
-        usage = self._used = self._usage(run) if run else None
-        known = error if isinstance(error, LlmctlError) else None
-        return Attempt(
-            n=send.n,
-            deployment=deployment.id,
-            provider=deployment.provider.name,
-            model=deployment.model,
-            role=send.role,
-            outcome="ok" if error is None else known.kind if known else "Cancelled",
-            started_at=started_at,
-            status=(known.status if known else None) or (run.status if run else None),
-            first_token_ms=run.first_token_s * 1000 if run and run.first_token_s is not None else None,
-            latency_ms=latency_s * 1000,
-            input_tokens=usage.input_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else None,
-            cost_nanousd=deployment.price.cost_nanousd(usage) if usage and deployment.price else None,
-            retry_after_s=known.retry_after_s if known else None,
-            request_id=(known.request_id if known else "") or (run.request_id if run else ""),
-            error=known.message if known else None,
-        )
+    @asynccontextmanager
+    async def _held_on_to(self, deployment: Deployment) -> AsyncIterator[None]:
+        """What is reserved stays so while the body runs, and no longer than its process lives."""
 
-    def _usage(self, run: AttemptRun) -> Usage | None:
-        """The usage the provider reported; an estimate where it began to answer and never said; else None."""
-        said = run.fold.usage
-        if said is not None and not said.estimated:
-            return said
-        completion = run.fold.completion()
-        texts = [completion.text, completion.reasoning, completion.refusal]
-        texts += [call.arguments for call in completion.tool_calls]
-        made = sum(map(estimate_answer, texts))
-        if not made and run.fold.finish_reason is None:
-            return said
-        if said is not None:  # of an answer that broke off: what was counted until then
-            return replace(said, output_tokens=max(made, said.output_tokens))
-        return Usage(self._prompt_tokens, made, estimated=True)
+        async def renew() -> None:
+            while True:
+                await self._engine.clock.sleep(LEASE_S / 3)
+                await self._place.renew(deployment)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
 
     async def _finish(self, error: BaseException | None) -> None:
         """Complete the row, and the answer where there is one."""
@@ -319,11 +322,11 @@ class CallRun:
         return judged(made, request.response_format, run.deployment)
 
     def _route(self) -> dict[str, Any]:
-        links = len(self.ask.plan.links)
-        reason = "the only target" if links == 1 else f"link 1 of {links}"
-        if self.attempts and self.attempts[-1].n > 1:
-            reason = f"after {', '.join(f'{a.outcome} at {a.deployment}' for a in self.attempts[:-1])}"
-        return {"strategy": "ordered", "reason": reason, "complexity": None}
+        """How the one who answered was chosen."""
+        link = self.ask.plan.links[self.ask.plan.link_of(self.last.deployment)] if self.last else self.ask.plan.links[0]
+        before = ", ".join(f"{a.outcome} at {a.deployment}" for a in self.attempts[:-1])
+        reason = f"after {before}: {self._reason}" if before else self._reason
+        return {"strategy": self.ask.policy.strategy or link.group.strategy, "reason": reason, "complexity": None}
 
 
 def _total_s(ask: Ask, prompt_tokens: int) -> float:

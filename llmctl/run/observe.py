@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from llmctl.core.errors import LlmctlError
     from llmctl.core.record import Attempt, CallRecord
+    from llmctl.core.snapshot import Snapshot
+    from llmctl.routing.call import Done, Fail, Send, Wait
     from llmctl.routing.plan import Plan
 
     Hook = Callable[["Notice"], object]
@@ -25,6 +27,15 @@ class CallStarted:
 
     record: CallRecord
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the call does next, and the snapshot that it was decided on at `now`; headroom is reserved."""
+
+    decision: Send | Wait | Done | Fail
+    snapshot: Snapshot
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class CallEnded:
     error: BaseException | None = None
 
 
-Notice = CallStarted | AttemptStarted | Waiting | AttemptEnded | CallEnded
+Notice = CallStarted | Decided | AttemptStarted | Waiting | AttemptEnded | CallEnded
 
 
 class Hooks:

@@ -88,6 +88,14 @@ def test_a_long_wait_has_a_line(monkeypatch):
     assert terminal.drawn == "llmctl: waiting 3.2 s: p/m: RateLimited\n"
 
 
+def test_a_wait_that_is_taken_up_again_has_no_second_line(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    told = notes()
+    for notice in (*[Waiting(1.0, "p/m is at its limit")] * 3, AttemptStarted(1, "primary", "p/m")) * 2:
+        told(notice)
+    assert terminal.drawn == "llmctl: waiting 1.0 s: p/m is at its limit\n" * 2
+
+
 def test_before_anything_is_done_and_before_the_silence_nothing_is_drawn(monkeypatch):
     terminal = on_terminal(monkeypatch)
     draw_once(notes())

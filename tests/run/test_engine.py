@@ -13,7 +13,8 @@ import pytest
 
 from llmctl import Client
 from llmctl.core.errors import ConnectionFailed, LlmctlError, TimedOut, UsageError
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Waiting
+from llmctl.routing.call import Done, Send, Wait
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Waiting
 from llmctl.testing import EPOCH, MemoryLedger, Reply, ScriptedTransport, VirtualClock, run_virtual, sse
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class World:
         return result
 
     def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """The result of `work` on virtual time; afterwards nothing is open, and every row is complete, once."""
+        """The result of `work` on virtual time; afterwards nothing is open or held, and every row complete, once."""
 
         async def timed() -> Any:
             try:
@@ -90,6 +91,8 @@ class World:
             assert self.ledger.states.count("started") == len(self.ledger.rows)
             assert len(self.ledger.states) == 2 * len(self.ledger.rows)
             assert all(row.state != "started" for row in self.ledger.rows.values())
+            documents = self.client.state.documents.values()  # type: ignore[attr-defined]
+            assert not any(document.get("open") for document in documents), "something is still reserved"
 
     @property
     def row(self) -> CallRecord:
@@ -454,7 +457,9 @@ def test_hooks_are_told_everything_in_order() -> None:
     world = World(Reply.refusal(429, headers={"retry-after": "1"}), OK)
     world.complete()
     kinds = [type(notice) for notice in world.notices]
-    assert kinds == [CallStarted, AttemptStarted, AttemptEnded, Waiting, AttemptStarted, AttemptEnded, CallEnded]
+    attempt = [Decided, AttemptStarted, AttemptEnded]
+    assert kinds == [CallStarted, *attempt, Decided, Waiting, *attempt, Decided, CallEnded]
+    assert [type(notice.decision) for notice in world.told(Decided)] == [Send, Wait, Send, Done]
     first, second = world.told(AttemptEnded)
     assert (first.error.kind, second.error) == ("RateLimited", None)
     assert world.told(CallEnded)[0].record == world.row
@@ -909,6 +914,13 @@ def test_a_refusal_under_a_schema_is_said_to_be_one() -> None:
     assert (error.kind, error.provider) == ("AnswerRejected", "openai")
     assert "the model refused: I will not" in error.message
     assert World(Reply.stream("NaN")).fail(schema={}).partial_text == "NaN"
+
+
+def test_a_prompt_whose_tokens_the_caller_knows_is_not_estimated() -> None:
+    world = World(OK)
+    ask = replace(world.client.call("hi", model="solo").ask, prompt_tokens=50_000)
+    world.run(lambda: world.client.engine.call(ask).whole())
+    assert next(n.snapshot.prompt_tokens for n in world.notices if isinstance(n, Decided)) == 50_000
 
 
 def test_a_stream_that_nobody_reads_is_not_pulled_without_end() -> None:
