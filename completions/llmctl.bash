@@ -23,23 +23,26 @@ _llmctl() {
             continue
         fi
         case "$at $word" in
-        " ask" | " embed" | " ledger" | " ledger path" | " ledger list" | " ledger show" | " ledger search" | " ledger check" | " ledger backup" | " models" | " models check" | " models list" | " models show" | " models pull" | " config" | " config init" | " config path" | " config show" | " config check" | " config schema" | " completion")
+        " ask" | " embed" | " route" | " route simulate" | " route test" | " route list" | " route explain" | " route reset" | " ledger" | " ledger path" | " ledger list" | " ledger show" | " ledger search" | " ledger check" | " ledger backup" | " models" | " models check" | " models list" | " models show" | " models pull" | " config" | " config init" | " config path" | " config show" | " config check" | " config schema" | " completion")
             at="$at $word"
             ;;
-        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " models pull --from" | " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " ledger list --model" | " ledger search --model" | " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag" | " ask --on-break" | " embed --format")
+        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " route simulate --trace" | " models pull --from" | " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " route simulate -m" | " route simulate --model" | " route test -m" | " route test --model" | " route test --fallback" | " ledger list --model" | " ledger search --model" | " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " route simulate --since" | " route simulate --until" | " route simulate --max-tokens" | " route simulate --max-wait" | " route simulate --outage" | " route simulate --slow" | " route simulate --speed-up" | " route simulate --seed" | " route test --max-tokens" | " route test --max-wait" | " route test -n" | " route test --repeat" | " route test --seed" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag" | " ask --strategy" | " embed --strategy" | " route simulate --strategy" | " route simulate --compare" | " route test --strategy" | " ask --on-break" | " embed --format")
             skip=1
             ;;
         esac
     done
     case "$at $prev" in
-        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " models pull --from")
+        *" --config" | " ask -f" | " ask --file" | " embed -f" | " embed --file" | " embed -o" | " embed --output" | " route simulate --trace" | " models pull --from")
             _llmctl_files && return 0
             ;;
-        " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " ledger list --model" | " ledger search --model")
+        " ask -m" | " ask --model" | " ask --fallback" | " embed -m" | " embed --model" | " route simulate -m" | " route simulate --model" | " route test -m" | " route test --model" | " route test --fallback" | " ledger list --model" | " ledger search --model")
             words="fast smart cheap creative local auto"
             ;;
-        " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag")
+        " ask -s" | " ask --system" | " ask -a" | " ask --attach" | " ask --schema" | " ask -o" | " ask --option" | " ask --temperature" | " ask --max-tokens" | " ask --retries" | " ask --timeout" | " ask --max-wait" | " ask --tag" | " embed --dimensions" | " embed --batch" | " embed -j" | " embed --parallel" | " embed --tag" | " embed --timeout" | " route simulate --since" | " route simulate --until" | " route simulate --max-tokens" | " route simulate --max-wait" | " route simulate --outage" | " route simulate --slow" | " route simulate --speed-up" | " route simulate --seed" | " route test --max-tokens" | " route test --max-wait" | " route test -n" | " route test --repeat" | " route test --seed" | " ledger list -n" | " ledger list --limit" | " ledger list --since" | " ledger list --until" | " ledger list --state" | " ledger list --tag" | " ledger search -n" | " ledger search --limit" | " ledger search --since" | " ledger search --until" | " ledger search --state" | " ledger search --tag")
             return 0
+            ;;
+        " ask --strategy" | " embed --strategy" | " route simulate --strategy" | " route simulate --compare" | " route test --strategy")
+            words="adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing"
             ;;
         " ask --on-break")
             words="fail restart"
@@ -49,9 +52,15 @@ _llmctl() {
             ;;
         *)
             case "$at" in
-        "") words="ask embed ledger models config completion --version --config --debug -h --help" ;;
-        " ask") words="-m --model -s --system -f --file -a --attach --schema -o --option --temperature --max-tokens --fallback --no-fallback --retries --timeout --max-wait --on-break --strict-params --no-stdin --stream --no-stream --json --dry-run --tag --no-log -q --quiet -v --verbose --config --debug -h --help" ;;
-        " embed") words="-m --model -f --file --lines --jsonl --dimensions --batch -j --parallel --format -o --output --json --tag --timeout --no-log -q --quiet --config --debug -h --help" ;;
+        "") words="ask embed route ledger models config completion --version --config --debug -h --help" ;;
+        " ask") words="-m --model -s --system -f --file -a --attach --schema -o --option --temperature --max-tokens --fallback --no-fallback --strategy --retries --timeout --max-wait --on-break --strict-params --no-stdin --stream --no-stream --json --explain --dry-run --tag --no-log -q --quiet -v --verbose --config --debug -h --help" ;;
+        " embed") words="-m --model -f --file --lines --jsonl --dimensions --batch -j --parallel --format -o --output --json --tag --strategy --timeout --no-log -q --quiet --config --debug -h --help" ;;
+        " route") words="simulate test list explain reset --config --debug -h --help" ;;
+        " route simulate") words="-m --model --trace --since --until --all-models --strategy --compare --max-tokens --max-wait --outage --slow --speed-up --seed --json --config --debug -h --help" ;;
+        " route test") words="-m --model --strategy --max-tokens --fallback --no-fallback --max-wait -n --repeat --seed --json --config --debug -h --help" ;;
+        " route list") words="--all --json --config --debug -h --help" ;;
+        " route explain") words="--json --config --debug -h --help" ;;
+        " route reset") words="--all --json --config --debug -h --help" ;;
         " ledger") words="path list show search check backup --config --debug -h --help" ;;
         " ledger path") words="--config --debug -h --help" ;;
         " ledger list") words="-n --limit --since --until --model --state --tag --json --config --debug -h --help" ;;

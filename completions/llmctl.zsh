@@ -10,11 +10,12 @@ _llmctl() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         ask) _llmctl_ask ;;
         embed) _llmctl_embed ;;
+        route) _llmctl_route ;;
         ledger) _llmctl_ledger ;;
         models) _llmctl_models ;;
         config) _llmctl_config ;;
@@ -39,6 +40,7 @@ _llmctl_ask() {
         '(--max-tokens)--max-tokens[At most so many output tokens.]:N: ' \
         '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
         '(--no-fallback)--no-fallback[Ask the first target only.]' \
+        '(--strategy)--strategy[How to choose among deployments (see route explain).]:NAME:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
         '(--retries)--retries[Retries of each target, at most 2.]:N: ' \
         '(--timeout)--timeout[Total time allowed\: 30s, 5m.]:TIME: ' \
         '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
@@ -48,6 +50,7 @@ _llmctl_ask() {
         '(--stream --no-stream)--stream[Print the answer as it is made, or at its end.]' \
         '(--stream --no-stream)--no-stream[Print the answer as it is made, or at its end.]' \
         '(--json)--json[Print one JSON document.]' \
+        '(--explain)--explain[Say who was chosen, and why each other was not.]' \
         '(--dry-run)--dry-run[Show route, tokens and cost estimate; send nothing.]' \
         '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
         '(--no-log)--no-log[Keep no text of this call; its row stays.]' \
@@ -79,6 +82,7 @@ _llmctl_embed() {
         '(-o --output)--output[Write to FILE, not to stdout.]:FILE:_files' \
         '(--json)--json[One JSON document; errors as JSON too.]' \
         '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
+        '(--strategy)--strategy[How to choose among deployments (see route explain).]:NAME:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
         '(--timeout)--timeout[Time allowed for each request\: 30s, 5m.]:TIME: ' \
         '(--no-log)--no-log[Keep no text of these calls; their rows stay.]' \
         '(-q --quiet)-q[Nothing on stderr but errors.]' \
@@ -88,6 +92,100 @@ _llmctl_embed() {
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
         '1:TEXT: '
+}
+
+_llmctl_route() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((simulate\:"Replay traffic on a virtual clock\: what this configuration would have done." test\:"Show who would be asked, and why each other would not; nothing is sent or written." list\:"List deployments\: headroom of this minute, expected latency, cooldown, breaker, calls in flight." explain\:"Print the rules\: what is done about each class of errors, how strategies choose, what bounds a call." reset\:"Clear cooldowns, ejections, refusals and retry budgets, for all processes; windows and latencies stay."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        simulate) _llmctl_route_simulate ;;
+        test) _llmctl_route_test ;;
+        list) _llmctl_route_list ;;
+        explain) _llmctl_route_explain ;;
+        reset) _llmctl_route_reset ;;
+    esac
+}
+
+_llmctl_route_simulate() {
+    _arguments -s -S \
+        '(-m --model)-m[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-m --model)--model[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--trace)--trace[CSV (t,in_tokens,out_tokens) or JSON lines; default\: the ledger.]:FILE:_files' \
+        '(--since)--since[The ledger from then on\: 7d (default), a date.]:WHEN: ' \
+        '(--until)--until[The ledger up to before then.]:WHEN: ' \
+        '(--all-models)--all-models[The ledger’s calls of every model.]' \
+        '(--strategy)--strategy[How to choose among deployments (see route explain).]:NAME:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
+        '*--compare[This one beside it; repeat for more.]:STRATEGY:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
+        '(--max-tokens)--max-tokens[The cap on each answer.]:N: ' \
+        '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
+        '*--outage[A deployment is out\: primary=10m+5m.]:ID=START+LENGTH: ' \
+        '*--slow[It is slower\: primary=10m+5m*8.]:ID=START+LENGTH*FACTOR: ' \
+        '(--speed-up)--speed-up[N times as much traffic.]:N: ' \
+        '(--seed)--seed[Equal seeds give equal results.]:N: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_route_test() {
+    _arguments -s -S \
+        '(-m --model)-m[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-m --model)--model[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--strategy)--strategy[How to choose among deployments (see route explain).]:NAME:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
+        '(--max-tokens)--max-tokens[At most so many output tokens.]:N: ' \
+        '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--no-fallback)--no-fallback[Ask the first target only.]' \
+        '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
+        '(-n --repeat)-n[Decide N times; count whom.]:N: ' \
+        '(-n --repeat)--repeat[Decide N times; count whom.]:N: ' \
+        '(--seed)--seed[Draw the same each time.]:N: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:PROMPT: '
+}
+
+_llmctl_route_list() {
+    _arguments -s -S \
+        '(--all)--all[Also what cannot be asked, and why.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL: '
+}
+
+_llmctl_route_explain() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:CLASS: '
+}
+
+_llmctl_route_reset() {
+    _arguments -s -S \
+        '(--all)--all[Also the windows and what was measured, as if nothing was ever asked.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL: '
 }
 
 _llmctl_ledger() {

@@ -37,12 +37,17 @@ class Show:
     as_json: bool
     quiet: bool
     verbose: bool
+    explain: bool = False
 
 
 def answer(context: Context, message: str | None, options: dict[str, Any], show: Show) -> int:
     """The exit code of one call whose answer has been written. Raises the error the call ended in."""
     out = Out()
     notes = Notes(out, quiet=show.quiet, verbose=show.verbose)
+    if show.explain:
+        from llmctl.cli.explaining import Explained
+
+        notes.explained = Explained(options["strategy"])
     client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
     if options["model"] is None:
         options["model"] = name = client.default_model
@@ -124,7 +129,10 @@ class Stop:
 def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
     """Write what was held back until the end; the exit code of the answer."""
     if show.as_json:
-        print_json(answer.as_json())
+        document = answer.as_json()
+        if notes.explained is not None:
+            document["route"]["candidates"] = [each.as_json() for each in notes.explained.candidates]
+        print_json(document)
         return answer.record.exit_code or 0
     if not show.streams:
         out.write(answer.text)

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.options import examples, seconds, tags_of
+from llmctl.cli.options import (
+    ByStrategy,
+    Fallback,
+    MaxWait,
+    NoFallback,
+    examples,
+    fallbacks_of,
+    named_model,
+    seconds,
+    tags_of,
+)  # fmt: skip
 from llmctl.cli.output import tell
 from llmctl.cli.prompt import as_text, compose, compose_around, stdin_is_piped
 from llmctl.core.errors import UsageError
@@ -66,18 +76,14 @@ def ask(
         float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")] = None,
-    fallback: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="Ask this one next (repeat); replaces the group's chain."),
-    ] = None,
-    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Ask the first target only.")] = False,
+    fallback: Fallback = None,
+    no_fallback: NoFallback = False,
+    strategy: ByStrategy = None,
     retries: Annotated[
         int | None, typer.Option(min=0, max=MAX_RETRIES, metavar="N", help="Retries of each target, at most 2.")
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Total time allowed: 30s, 5m.")] = None,
-    max_wait: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")
-    ] = None,
+    max_wait: MaxWait = None,
     on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
     strict_params: Annotated[
         bool, typer.Option("--strict-params", help="Refuse what a target cannot take, instead of leaving it out.")
@@ -87,6 +93,7 @@ def ask(
         bool, typer.Option("--stream/--no-stream", help="Print the answer as it is made, or at its end.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say who was chosen, and why each other was not.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show route, tokens and cost estimate; send nothing.")
     ] = False,
@@ -113,11 +120,12 @@ def ask(
     else:
         message = compose(prompt, files, use_stdin=not no_stdin)
     options: dict[str, Any] = {
-        "model": _model("--model", model),
+        "model": named_model("--model", model),
         "system": None if system is None else as_text(system, "--system"),
         "temperature": _finite("--temperature", temperature),
         "max_tokens": max_tokens,
-        "fallbacks": _fallbacks(fallback, none=no_fallback),
+        "fallbacks": fallbacks_of(fallback, none=no_fallback),
+        "strategy": strategy and strategy.value,
         "retries": retries,
         "timeout": seconds("--timeout", timeout),
         "max_wait": seconds("--max-wait", max_wait),
@@ -136,7 +144,13 @@ def ask(
     from llmctl.cli.answering import Show, answer
 
     shaped = "schema" in request or "response_format" in request
-    show = Show(streams=stream and not as_json and not shaped, as_json=as_json, quiet=quiet or as_json, verbose=verbose)
+    show = Show(
+        streams=stream and not as_json and not shaped,
+        as_json=as_json,
+        quiet=quiet or as_json,
+        verbose=verbose,
+        explain=explain,
+    )
     raise typer.Exit(answer(context, message, options, show))
 
 
@@ -174,21 +188,7 @@ def _no_prompt(ctx: typer.Context, *, as_json: bool) -> None:
     raise typer.Exit(2)
 
 
-def _model(option: str, name: str | None) -> str | None:
-    if name is not None and not name.strip():
-        raise UsageError(f"{option} is empty", hint="name a model, or leave the option out")
-    return name
-
-
 def _finite(option: str, number: float | None) -> float | None:
     if number is not None and not math.isfinite(number):
         raise UsageError(f"{option} {number} is not a number", hint="for instance 0.7")
     return number
-
-
-def _fallbacks(named: list[str] | None, *, none: bool) -> list[str] | None:
-    if named and none:
-        raise UsageError("--fallback and --no-fallback exclude each other", hint="give one of them")
-    for name in named or []:
-        _model("--fallback", name)
-    return [] if none else named

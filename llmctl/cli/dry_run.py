@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmctl.cli.explaining import end, look, onlooker
 from llmctl.cli.output import print_json, say, table
-from llmctl.client import Client
 from llmctl.core.money import usd
 from llmctl.core.types import Usage
-from llmctl.run.accounts import estimate_prompt
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
@@ -16,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def show_plan(context: Context, message: str | None, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """Print the plan of the call. Raises what `ask` would raise before sending."""
-    client = Client(context.config_flags or None, environ=context.environ)
-    ask = client.call(message, **options).ask
-    tokens = estimate_prompt(ask.request)
+    """Print the plan of the call, and whom it would ask now. Raises what `ask` would raise before sending."""
+    found = look(onlooker(context), message, options)
+    end(found)
+    ask, tokens = found.ask, found.snapshot.prompt_tokens
     capped = ask.request.params.max_tokens
     rows = [
         {
@@ -35,10 +34,14 @@ def show_plan(context: Context, message: str | None, options: dict[str, Any], *,
     if as_json:
         left_out = [{"deployment": x.deployment.id, "reason": x.reason.message} for x in ask.plan.left_out]
         document = {"model": ask.plan.name, "prompt_tokens": tokens, "max_tokens": capped, "chain": rows}
-        print_json({**document, "left_out": left_out, "sent": False})
+        decided = found.as_json()
+        more = {"decision": decided["decision"], "candidates": decided["candidates"]}
+        print_json({**document, "left_out": left_out, **more, "sent": False})
         return
     table(("link", "deployment", "provider", "model", "est_cost_usd"), rows, right=("link", "est_cost_usd"))
     if not quiet:
+        for each in found.candidates:
+            say(f"{each.deployment.id}: {each.reason}")
         say(f"about {tokens} input tokens; nothing was sent")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.options import examples, seconds, tags_of
+from llmctl.cli.options import ByStrategy, examples, seconds, tags_of
 from llmctl.cli.prompt import stdin_is_piped
 from llmctl.core.errors import UsageError
 
@@ -65,6 +65,7 @@ def embed(
     tag: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")
     ] = None,
+    strategy: ByStrategy = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time allowed for each request: 30s, 5m.")] = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of these calls; their rows stay.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
@@ -82,6 +83,7 @@ def embed(
         "dimensions": dimensions,
         "batch": batch,
         "parallel": parallel,
+        "strategy": strategy and strategy.value,
         "timeout": seconds("--timeout", timeout),
         "tags": dict(tags_of(tag or [])),
         "log": not no_log,

@@ -99,22 +99,29 @@ def table(
     right: Sequence[str] = (),
     keep: Sequence[str] = (),
     spare: Sequence[str] = (),
+    wrap: Sequence[str] = (),
 ) -> None:
     """A table on stdout: drawn by rich on a terminal, tab-separated with a header line elsewhere.
 
     Cells are hostile input: markup is literal and control characters are written out. `right` names number columns;
     those and the `keep` ones are never cut on a terminal; the `spare` ones are left out, in order, where room is short.
+    What is too long for its column is cut, and goes on below in the `wrap` ones.
     """
     cells = [{column: _cell(row.get(column)) for column in columns} for row in rows]
     if sys.stdout is None or not sys.stdout.isatty():
         lines = [list(columns), *(list(line.values()) for line in cells)]
         write("".join("\t".join(line) + "\n" for line in lines))
         return
-    _draw(columns, cells, right, (*right, *keep), list(spare))
+    _draw(columns, cells, right, (*right, *keep), list(spare), wrap)
 
 
 def _draw(
-    columns: Sequence[str], cells: list[dict[str, str]], right: Sequence[str], whole: Sequence[str], spare: list[str]
+    columns: Sequence[str],
+    cells: list[dict[str, str]],
+    right: Sequence[str],
+    whole: Sequence[str],
+    spare: list[str],
+    wrap: Sequence[str],
 ) -> None:
     """The table by rich: it cuts the columns that are not `whole`, after the `spare` ones have gone."""
     from rich.box import SIMPLE_HEAD
@@ -135,7 +142,9 @@ def _draw(
         share = room * needs[column] // max(1, sum(elastic.values()))
         width = needs[column] if column in whole else min(needs[column], max(_LEAST, share))
         justify: Literal["left", "right"] = "right" if column in right else "left"
-        drawn.add_column(column, justify=justify, overflow="ellipsis", no_wrap=True, min_width=width, max_width=width)
+        overflow: Literal["fold", "ellipsis"] = "fold" if column in wrap else "ellipsis"
+        no_wrap = column not in wrap
+        drawn.add_column(column, justify=justify, overflow=overflow, no_wrap=no_wrap, min_width=width, max_width=width)
     for line in cells:
         drawn.add_row(*(Text(line[column]) for column in shown))
     console.print(drawn, crop=False)

@@ -28,14 +28,19 @@ def compose(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> str
     return "".join(compose_around(prompt, files, use_stdin=use_stdin))
 
 
-def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> tuple[str, str]:
-    """The two halves of the user message, before and after its attachments: the files, and what is said of them."""
+def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool, default: str = "") -> tuple[str, str]:
+    """The two halves of the user message, before and after its attachments: the files, and what is said of them.
+
+    `default` stands where nothing was said. Raises UsageError when there is none, or when a part is not text.
+    """
     if list(files).count("-") > 1:
         raise UsageError("--file - was given twice", hint="stdin can be read once")
     prompt = None if prompt is None else as_text(prompt, "the prompt")
     texts = [(name, file_text(name)) for name in files]
     piped = _stdin_text() if use_stdin and "-" not in files and stdin_is_piped() else ""
     if not any(text.strip() for text in (prompt or "", piped, *(text for _, text in texts))):
+        if default:
+            return "", default
         raise UsageError("the prompt is empty", hint='write: llmctl ask "..." (or pipe text in)')
     body = "\n\n".join(part for part in (prompt, piped) if part)
     return "".join(_block(name, text) for name, text in texts), body

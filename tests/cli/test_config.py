@@ -290,8 +290,8 @@ def test_help_has_one_sentence_and_examples(shell: Shell, command: str):
 
 def test_check_names_what_is_set_without_effect(shell: Shell):
     budget, log = '[budget]\ndaily = 5.0\non_exceed = "warn"\n', '[log]\nretain = "9d"\n'
-    shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\n{budget}{log}')
-    waiting = ["budget", "log.retain", "models.m.rpm"]
+    shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n{budget}{log}')
+    waiting = ["budget", "log.retain", "models.m.cache"]
     assert shell.out("check").splitlines()[-1] == f"without effect in this version: {', '.join(waiting)}"
     assert shell.json("check")["without_effect"] == waiting
 

@@ -19,8 +19,11 @@ def test_a_dry_run_sends_nothing_and_leaves_no_row(cli):
         assert server.connections == 0
     assert done.code == 0
     assert done.out.decode().splitlines()[0].split("\t") == ["link", "deployment", "provider", "model", "est_cost_usd"]
-    assert done.err == "llmctl: about 5 input tokens; nothing was sent\n"
-    assert not (cli.home / "ledger.db").exists()
+    assert done.lines == [
+        "llmctl: openai/m: chosen: the only one that can start",
+        "llmctl: about 5 input tokens; nothing was sent",
+    ]
+    assert not [name for name in ("ledger.db", "state.db") if (cli.home / name).exists()]
 
 
 def test_q_silences_the_note(cli):
@@ -33,7 +36,11 @@ def test_the_json_has_the_chain_in_order_with_its_costs(cli):
     env = {"OPENAI_API_KEY": "k" * 20}
     done = cli.run("--config", "c.toml", "ask", "--dry-run", "--json", "-m", "m", "hi", env=env)
     assert (done.code, done.err) == (0, "")
-    assert done.json == {
+    document = done.json
+    decision, candidates = document.pop("decision"), document.pop("candidates")
+    assert (decision["deployment"], decision["start_in_ms"]) == ("m-1", 0.0)
+    assert [(each["deployment"], each["chosen"]) for each in candidates] == [("m-1", True), ("openai/other", False)]
+    assert document == {
         "model": "m",
         "prompt_tokens": 5,
         "max_tokens": None,

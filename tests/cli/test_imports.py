@@ -62,7 +62,7 @@ def test_the_version_loads_nothing_but_where_it_is_written(loaded):
     assert loaded("--version") <= {"llmctl", "llmctl.cli", "llmctl.cli.main", "llmctl._version", "__future__"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ask", "--help"], ["nope"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], ["ask", "--help"], ["route", "test", "--help"], ["nope"]], ids=" ".join)
 def test_help_and_usage_errors_load_no_engine(loaded, words):
     modules = loaded(*words, code=2 if words == ["nope"] else 0)
     assert not modules & (HEAVY | NETWORK | STORE)
@@ -78,6 +78,7 @@ def test_a_call_over_http_loads_no_heavy_library(cli, loaded):
     assert {"httpx", "sqlite3", "asyncio"} <= modules
     assert not modules & {"llmctl.run.local", "llmctl.config.schema", "llmctl.config.source", "llmctl.cli.dry_run"}
     assert not modules & {"multiprocessing", "unittest", "llmctl.testing", "llmctl.cli.ledger"}
+    assert not modules & {"llmctl.routing.explain", "llmctl.cli.explaining", "llmctl.lab", "llmctl.cli.route"}
 
 
 def test_a_call_of_the_embedded_model_loads_no_http(cli, loaded, weights_dir: Path):
@@ -92,6 +93,11 @@ def test_a_call_of_the_embedded_model_loads_no_http(cli, loaded, weights_dir: Pa
 @pytest.mark.parametrize("words", [["ledger", "list"], ["ledger", "list", "--json"], ["ledger", "path"]], ids=" ".join)
 def test_the_ledger_is_listed_without_network_and_heavy_libraries(loaded, words):
     assert not loaded(*words) & (HEAVY | NETWORK)
+
+
+def test_the_rules_of_routing_are_printed_without_network_and_store(loaded):
+    assert loaded("route", "explain")
+    assert not loaded("route", "explain") & (NETWORK | STORE | HEAVY)
 
 
 def test_the_package_itself_loads_nothing(cli):

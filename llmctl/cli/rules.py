@@ -1,0 +1,72 @@
+"""The rules of routing as rows for people: the error matrix, the strategies, the bounds of a call.
+
+They are read from where the machine reads them (`core/errors`, `routing/balance`, the settings), so they cannot be old.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmctl.core import errors
+from llmctl.core.catalog import MAX_LINKS, near_name
+from llmctl.core.errors import MATRIX, UsageError
+from llmctl.core.snapshot import RETRY_BUDGET_FLOOR, RETRY_BUDGET_FULL
+from llmctl.routing.call import BACKOFF_CAP_S, BACKOFF_S
+from llmctl.routing.explain import table_of
+
+if TYPE_CHECKING:
+    from llmctl.core.catalog import Settings
+
+AGAIN = {"no": "no", "once": "once", "backoff": "after a pause", "patience": "patience"}
+ONWARD = {
+    "yes": "yes",
+    "other_credential": "other key",
+    "fitting_window": "larger window",
+    "if_configured": "if configured",
+    "no": "no",
+}
+
+
+def classes(name: str | None = None) -> list[dict[str, Any]]:
+    """The rows of the error matrix, or the one of `name`. Raises UsageError for a class that is none."""
+    if name is not None and name not in MATRIX:
+        near = next((each for each in MATRIX if each.lower() == name.lower()), None)
+        hint = f"did you mean {near!r}?" if near else near_name(name, MATRIX).partition(" (")[0]
+        raise UsageError(f"no class of errors {name!r}", hint=hint or f"one of {', '.join(MATRIX)}")
+    return [
+        {
+            "class": each,
+            "again": AGAIN[rule.again],
+            "next": ONWARD[rule.onward],
+            "cooldown": rule.cooldown,
+            "ejects": rule.ejects,
+            "exit": rule.exit,
+            "means": str(getattr(errors, each).__doc__),
+        }
+        for each, rule in MATRIX.items()
+        if name in (None, each)
+    ]
+
+
+def strategies() -> list[dict[str, Any]]:
+    """How each strategy chooses."""
+    return [dict(row) for row in table_of()]
+
+
+def bounds(settings: Settings) -> list[dict[str, Any]]:
+    """What bounds a call, as configured."""
+    pauses = f"up to {BACKOFF_S['upstream']:g} s x 2^k, for throttling {BACKOFF_S['throttling']:g} s x 2^k"
+    budget = f"{RETRY_BUDGET_FULL:g} retries a credential, for all processes; none below {RETRY_BUDGET_FLOOR:g}"
+    rows = {
+        "tries": f"{settings.tries} a call",
+        "links": f"at most {MAX_LINKS} a chain",
+        "again": f"the same target: at most {settings.retries} retries, while more tries than unasked links are left",
+        "pause": f"{pauses}, at most {BACKOFF_CAP_S:g} s, drawn at random; a longer Retry-After counts instead",
+        "patience": f"{settings.patience_s:g} s: longer waits of a target let another go first",
+        "budget": budget,
+        "next": 'the next target; after ContentFiltered only with on_content_filter = "fallback"',
+        "ejection": MATRIX["Unavailable"].cooldown,
+        "longest wait": f"{settings.max_wait_s:g} s until any target may start, then NoCapacity",
+        "deadline": f"{settings.total_s:g} s over all",
+    }
+    return [{"bound": name, "value": value} for name, value in rows.items()]
