@@ -248,7 +248,8 @@ def explain(
         print_json(document)
         return
     if error is not None:
-        write("".join(f"{name}: {value}\n" for name, value in classes[0].items()))
+        rule = classes[0] | {"ejects": "yes" if classes[0]["ejects"] else "no"}
+        write("".join(f"{name}: {value}\n" for name, value in rule.items()))
         return
     columns = ("class", "again", "next", "cooldown", "exit")
     shown = [row | {"cooldown": "ejection" if row["ejects"] else row["cooldown"]} for row in classes]

@@ -40,7 +40,10 @@ class Rule:
         return self.cooldown == _EJECT
 
 
-_EJECT = "after 3 failures in a row, or half of the last 20 within 60 s: 10 s x 2^k, at most 300 s"
+_EJECT = (
+    "after 3 failures in a row, or half of the last 20 within 60 s: "
+    "10 s x 2^k, at most 300 s, or 20 s if it failed within 1 s; +-20 %"
+)
 
 MATRIX: dict[str, Rule] = {
     "RateLimited": Rule("patience", "yes", "for Retry-After or the reset headers", "provider", 6, True),
@@ -160,7 +163,7 @@ class ProviderError(LlmctlError):
 
 
 class RateLimited(ProviderError):
-    """429 for throughput: come back after `retry_after_s`."""
+    """429 for throughput: a wait helps, and the provider may have said how long."""
 
 
 class QuotaExhausted(ProviderError):

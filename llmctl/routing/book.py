@@ -32,7 +32,7 @@ _HELD_S = 5.0
 _OVERDUE = 2.0
 """How many times its expected length an attempt may last before it counts against the deployment."""
 _OUTPUT_PRIOR = (300.0, 200.0)
-_BUDGET_PER_S, _BUDGET_PER_SUCCESS = 1 / 30, 0.1
+BUDGET_PER_S, BUDGET_PER_SUCCESS = 1 / 30, 0.1
 _NEXT_S = 1e-6
 _HOSTED_WIDTH, _OWN_WIDTH = 100.0, 8.0
 
@@ -180,7 +180,7 @@ class Book:
 
     def _budget(self, credential: str) -> float:
         tokens, at = self._documents.get(credential, {}).get("retries", (RETRY_BUDGET_FULL, self.now))
-        return float(min(RETRY_BUDGET_FULL, tokens + max(0.0, self.now - at) * _BUDGET_PER_S))
+        return float(min(RETRY_BUDGET_FULL, tokens + max(0.0, self.now - at) * BUDGET_PER_S))
 
     # ---------------------------------------------------------------- demand
 
@@ -252,7 +252,7 @@ class Book:
                 health.rest(credential, self.now + rests_s, outcome.error.kind)
         elif not outcome.cancelled:
             note_answer(quota, self._group, outcome, self._size.prompt)
-            self._spend(self._keys[deployment.id].credential, _BUDGET_PER_SUCCESS)
+            self._spend(self._keys[deployment.id].credential, BUDGET_PER_SUCCESS)
 
     def _spend(self, credential: str, tokens: float) -> None:
         left = min(RETRY_BUDGET_FULL, max(0.0, self._budget(credential) + tokens))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmctl.core.errors import BadResponse, RateLimited, TimedOut, Unavailable
+from llmctl.core.errors import MATRIX, BadResponse, RateLimited, TimedOut, Unavailable
 from llmctl.routing import health
 from tests.routing.town import T0
 
@@ -258,3 +258,11 @@ def test_a_reset_forgets_trouble_and_says_what_it_was_and_keeps_what_is_law_or_k
 def test_a_reset_says_what_it_forgets(trouble: Quota, words: list[str]):
     assert health.clear(trouble, T0) == words
     assert trouble == {}
+
+
+def test_the_matrix_says_of_ejections_what_happens():
+    assert MATRIX["Unavailable"].cooldown == (
+        f"after {health.IN_A_ROW} failures in a row, or half of the last {health.LAST} within {health.IN_A_ROW_S:g} s: "
+        f"{health.EJECTION_S:g} s x 2^k, at most {health.EJECTION_CAP_S:g} s, or {health.QUICK_CAP_S:g} s if it failed "
+        f"within {health.QUICK_S:g} s; +-{health.EJECTION_JITTER * 100:g} %"
+    )
