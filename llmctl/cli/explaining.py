@@ -75,7 +75,7 @@ def warn(client: Client) -> None:
 
 def print_candidates(candidates: list[Candidate]) -> None:
     """The candidates as a table."""
-    rows = [{**row, **row["headroom"]} for row in (each.as_json() for each in candidates)]
+    rows = [{"link": each.link, **each.as_json(), **each.headroom} for each in candidates]
     table(_COLUMNS, rows, right=("link", *_COLUMNS[3:]), keep=("deployment",), spare=_COLUMNS[3:], wrap=("reason",))
 
 

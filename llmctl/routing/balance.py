@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Dice = Callable[[], float]
     Load = Callable[[Deployment, Snapshot, float], float]
-    Pick = Callable[[Sequence[Deployment], Load, Snapshot, float, Dice], Deployment]
+    Picked = tuple[Deployment, str]
+    Pick = Callable[[Sequence[Deployment], Load, Snapshot, float, Dice], Picked]
 
 EPSILON = 0.1
 STALE_S = 60.0
@@ -30,13 +31,19 @@ PROBE_AFTER_S = 15.0
 PROBE_EVERY = 8
 """At most one call in so many tries out a deployment for its own sake."""
 SLOW_START_S = 30.0
+IN_TURN = "its turn, while no answer of the last minute says who is fast"
+DRAWN = "drawn: one call in ten goes to any"
+NO_PRICE = "drawn: no price is known"
 FILL = 0.25
 """How much slower a deployment counts when nothing is left of its limits: what is nearly full is kept for later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A row of the table; `words` say in what it is best, for people; `probes` whether it needs fresh estimates."""
+    """A row of the table; `words` say in what its pick is best, for people; `probes` whether it needs fresh estimates.
+
+    A pick gives its own reason where it looked at something else than the load, "" where `words` are true.
+    """
 
     load: Load
     pick: Pick
@@ -58,13 +65,15 @@ def choose(name: str, ready: Sequence[Deployment], snapshot: Snapshot, now: floa
     strategy = STRATEGIES[name]
     if len(ready) == 1:
         probe = snapshot.of(ready[0].id).half_open
-        return Choice(ready[0], "half-open: one call tries it out" if probe else "the only one that can start", probe)
+        return Choice(
+            ready[0], "half-open: one call tries it out" if probe else "the only one of its group that can start", probe
+        )
     if strategy.probes:
         tried = _to_probe(ready, snapshot, now)
         if tried is not None:
             return tried
-    picked = strategy.pick(ready, strategy.load, snapshot, now, dice)
-    return Choice(picked, strategy.words, snapshot.of(picked.id).half_open)
+    picked, why = strategy.pick(ready, strategy.load, snapshot, now, dice)
+    return Choice(picked, why or strategy.words, snapshot.of(picked.id).half_open)
 
 
 def _to_probe(ready: Sequence[Deployment], snapshot: Snapshot, now: float) -> Choice | None:
@@ -136,49 +145,49 @@ def by_cost(deployment: Deployment, snapshot: Snapshot, now: float) -> float:  #
 # ---------------------------------------------------------------- pick rules
 
 
-def first(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Deployment:
+def first(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Picked:
     """The first of the least load, as they are written."""
     del dice
-    return min(ready, key=lambda d: load(d, snapshot, now))
+    return min(ready, key=lambda d: load(d, snapshot, now)), ""
 
 
-def least(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Deployment:
+def least(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Picked:
     """The least load; any of those that share it."""
     loads = [load(d, snapshot, now) for d in ready]
     best = [d for d, each in zip(ready, loads, strict=True) if each == min(loads)]
-    return best[int(dice() * len(best))]
+    return best[int(dice() * len(best))], "" if min(loads) < inf else NO_PRICE
 
 
-def weighted(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Deployment:
+def weighted(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Picked:
     """At random, each by its weight."""
     del load, snapshot, now
     left = dice() * sum(d.weight for d in ready)
     for deployment in ready:
         left -= deployment.weight
         if left < 0:
-            return deployment
-    return ready[-1]
+            return deployment, ""
+    return ready[-1], ""
 
 
-def in_turn(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Deployment:
+def in_turn(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Picked:
     """Each in its turn."""
     del load, now, dice
-    return ready[snapshot.turn % len(ready)]
+    return ready[snapshot.turn % len(ready)], ""
 
 
-def epsilon_greedy(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Deployment:
+def epsilon_greedy(ready: Sequence[Deployment], load: Load, snapshot: Snapshot, now: float, dice: Dice) -> Picked:
     """The least load nine times in ten, else any; each in its turn while nothing is known of the last 60 s."""
     fresh = [d for d in ready if any(at > now - STALE_S for at, _ in snapshot.of(d.id).samples)]
     if not fresh:
-        return in_turn(ready, load, snapshot, now, dice)
+        return in_turn(ready, load, snapshot, now, dice)[0], IN_TURN
     if dice() < EPSILON:
-        return ready[int(dice() * len(ready))]
+        return ready[int(dice() * len(ready))], DRAWN
     return least(fresh, load, snapshot, now, dice)
 
 
 STRATEGIES: dict[str, Strategy] = {
     "adaptive": Strategy(by_speed, least, "the fastest whole answer is expected from it", probes=True),
-    "ordered": Strategy(by_place, first, "the first as they are written"),
+    "ordered": Strategy(by_place, first, "the first that can start, as they are written"),
     "simple-shuffle": Strategy(by_place, weighted, "drawn at random, by weight"),
     "round-robin": Strategy(by_place, in_turn, "its turn"),
     "least-busy": Strategy(by_requests, least, "it has the fewest requests under way"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
-from llmctl.routing.balance import STALE_S, STRATEGIES, expected_s
+from llmctl.routing.balance import DRAWN, IN_TURN, NO_PRICE, STRATEGIES, expected_s
 from llmctl.routing.call import Send, Wait
 from llmctl.routing.limits import METERS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Deployment, Limits
     from llmctl.core.snapshot import DeploymentState, Snapshot
     from llmctl.routing.call import Done, Fail
-    from llmctl.routing.plan import Link, Plan
+    from llmctl.routing.plan import Plan
 
 LATER = "later in the chain: asked when the ones before it cannot be"
 
@@ -47,7 +47,6 @@ class Candidate:
         """The row that `route test --json` prints."""
         return {
             "deployment": self.deployment.id,
-            "link": self.link,
             "chosen": self.chosen,
             "reason": self.reason,
             "headroom": dict(self.headroom),
@@ -75,7 +74,7 @@ def explain(
         name = strategy or link.group.strategy
         for each in link.deployments:
             if each is target:
-                reason = f"chosen: {_why_chosen(each, link, name, snapshot, now, decision)}"
+                reason = f"chosen: {_why_chosen(each, name, snapshot, now, decision)}"
             else:
                 reason = _why_not(each, n - 1, plan, name, snapshot, now, decision, failed or {})
             rows.append(candidate(each, n, snapshot, now, reason, chosen=each is target))
@@ -162,7 +161,7 @@ def _full(limits: Limits, state: DeploymentState, snapshot: Snapshot) -> list[st
 
 
 def _why_chosen(
-    deployment: Deployment, link: Link, name: str, snapshot: Snapshot, now: float, decision: Send | Wait | Done | Fail
+    deployment: Deployment, name: str, snapshot: Snapshot, now: float, decision: Send | Wait | Done | Fail
 ) -> str:
     if isinstance(decision, Wait):
         obstacle = kept_out(deployment, snapshot, now)
@@ -175,8 +174,6 @@ def _why_chosen(
     if decision.reason != strategy.words:
         return decision.reason
     load = strategy.load(deployment, snapshot, now)
-    if name == "latency-based-routing":
-        return _by_latency(load, link, snapshot, now)
     unit = UNITS.get(name)
     guess = (
         ", a guess: nothing was measured yet"
@@ -186,18 +183,6 @@ def _why_chosen(
     return strategy.words + (f" ({unit(load)}{guess})" if unit else "")
 
 
-def _by_latency(load: float, link: Link, snapshot: Snapshot, now: float) -> str:
-    """Epsilon-greedy in words: its pick may have been any of its three ways."""
-    ready = [d for d in link.deployments if not kept_out(d, snapshot, now)]
-    fresh = [d for d in ready if any(at > now - STALE_S for at, _ in snapshot.of(d.id).samples)]
-    if not fresh:
-        return "its turn, while no answer of the last minute says who is fast"
-    strategy = STRATEGIES["latency-based-routing"]
-    if not load or load > min(strategy.load(d, snapshot, now) for d in fresh):
-        return "drawn: one call in ten goes to any"
-    return f"{strategy.words} ({load:.3g} s)"
-
-
 def _dollars(nanousd: float) -> str:
     return "its price is unknown" if nanousd == inf else f"${nanousd / 1e9:.6f}"
 
@@ -205,6 +190,7 @@ def _dollars(nanousd: float) -> str:
 UNITS: dict[str, Callable[[float], str]] = {
     "adaptive": span,
     "least-busy": lambda load: f"{load:.0f} under way",
+    "latency-based-routing": lambda load: f"{load:.3g} s",
     "usage-based-routing": lambda load: f"{load:,.0f} tokens",
     "cost-based-routing": _dollars,
 }
@@ -219,7 +205,9 @@ OTHERS: dict[str, Callable[[Deployment, float, float], str]] = {
     "round-robin": lambda *_: "not its turn",
     "least-busy": lambda _, own, best: f"{'busier' if own > best else 'as busy'}: {own:.0f} under way",
     "latency-based-routing": lambda _, own, best: (
-        f"{'slower' if own > best else 'not drawn'}: {own:.3g} s lately" if own else "not drawn: nothing measured yet"
+        f"{'slower' if own > best else 'as fast'}: {own:.3g} s lately"
+        if own >= best
+        else "no answer of the last minute: asked when drawn"
     ),
     "usage-based-routing": lambda _, own, best: (
         f"it has used {'more' if own > best else 'as many'} tokens this minute: {own:,.0f}"
@@ -229,6 +217,8 @@ OTHERS: dict[str, Callable[[Deployment, float, float], str]] = {
     ),
 }
 """Strategy -> what is said of one that could start and was not picked, from its load and that of the one picked."""
+NOT_PICKED = {IN_TURN: "not its turn", DRAWN: "not drawn this time", NO_PRICE: "its price is unknown"}
+"""The same where the pick did not look at the load, by its reason."""
 
 
 def _why_not(
@@ -256,6 +246,8 @@ def _why_not(
         return "ruled out by the failures before"
     if decision.probe and decision.reason != STRATEGIES[name].words:
         return f"passed over: {target.id} is tried out by this call"
+    if decision.reason in NOT_PICKED:
+        return NOT_PICKED[decision.reason]
     load = STRATEGIES[name].load
     return OTHERS[name](deployment, load(deployment, snapshot, now), load(target, snapshot, now))
 
@@ -268,5 +260,5 @@ def breaker(state: DeploymentState, now: float) -> str:
 
 
 def table_of(strategies: Sequence[str] = tuple(STRATEGIES)) -> list[dict[str, str]]:
-    """The strategies in words: whom they choose of those that can start now."""
-    return [{"strategy": name, "chooses": STRATEGIES[name].words} for name in strategies]
+    """The strategies with the reason for which each picks one of those that can start now."""
+    return [{"strategy": name, "reason": STRATEGIES[name].words} for name in strategies]

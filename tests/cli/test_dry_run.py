@@ -20,7 +20,7 @@ def test_a_dry_run_sends_nothing_and_leaves_no_row(cli):
     assert done.code == 0
     assert done.out.decode().splitlines()[0].split("\t") == ["link", "deployment", "provider", "model", "est_cost_usd"]
     assert done.lines == [
-        "llmctl: openai/m: chosen: the only one that can start",
+        "llmctl: openai/m: chosen: the only one of its group that can start",
         "llmctl: about 5 input tokens; nothing was sent",
     ]
     assert not [name for name in ("ledger.db", "state.db") if (cli.home / name).exists()]

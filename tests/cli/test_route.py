@@ -81,11 +81,11 @@ def test_route_test_sends_nothing_writes_nothing_and_explains_everybody(cli, run
         "est_cost_usd": pytest.approx(5e-6 + 300 * 2e-6, rel=0.5),
     }  # fmt: skip
     assert document["candidates"][0] == {
-        "deployment": "a", "link": 1, "chosen": True, "reason": "chosen: the first as they are written",
+        "deployment": "a", "chosen": True, "reason": "chosen: the first that can start, as they are written",
         "headroom": {"rpm": 2, "tpm": None}, "latency_ms": None, "in_flight": 0, "cooldown_s": 0.0,
     }  # fmt: skip
     assert reasons(done) == {
-        "a": "chosen: the first as they are written",
+        "a": "chosen: the first that can start, as they are written",
         "b": "written after it",
         "openai/last": "later in the chain: asked when the ones before it cannot be",
         "groq/none": "left out: no key for Groq",
@@ -251,11 +251,11 @@ def test_ask_explain_says_who_was_chosen_before_the_answer_and_why_others_were_n
         done = run("ask", "-m", "g", "--retries", "0", "--explain", "hi", env=env)
         told = run("ask", "-m", "g", "--strategy", "least-busy", "--explain", "--json", "hi", env=env)
     assert done.code == 0
-    assert done.lines[0] == "llmctl: a: chosen: the first as they are written"
+    assert done.lines[0] == "llmctl: a: chosen: the first that can start, as they are written"
     assert done.lines[1] == "llmctl: b: written after it"
     assert "llmctl: a: asked before: Unavailable" in done.lines
     assert [line.split(":")[1] for line in done.lines if ": chosen: " in line] == [" a", " b"]
-    assert "llmctl: b: chosen: the only one that can start" in done.lines
+    assert "llmctl: b: chosen: the only one of its group that can start" in done.lines
     assert (told.code, told.err) == (0, "")
     assert told.json["route"]["strategy"] == "least-busy"
     assert [each["deployment"] for each in told.json["route"]["candidates"]] == ["a", "b", "openai/last", "groq/none"]

@@ -131,6 +131,27 @@ def test_latency_based_asks_in_turn_while_nothing_is_known_of_the_last_minute():
     assert choose("latency-based-routing", EVEN, one, T0, lambda: 0.5).deployment.id == "a"
 
 
+FASTEST, DREW, TURN = (
+    "its last answers were the fastest", "drawn: one call in ten goes to any",
+    "its turn, while no answer of the last minute says who is fast",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "snapshot", "dice", "reason"),
+    [
+        ("latency-based-routing", states(samples(3.0), samples(1.0), {}), 0.5, FASTEST),
+        ("latency-based-routing", states(samples(3.0), samples(1.0), {}), 0.05, DREW),
+        ("latency-based-routing", states(samples(3.0, STALE_S), {}, {}), 0.05, TURN),
+        ("cost-based-routing", IDLE, 0.5, "drawn: no price is known"),
+        ("round-robin", IDLE, 0.5, "its turn"),
+        ("simple-shuffle", IDLE, 0.5, "drawn at random, by weight"),
+    ],
+)
+def test_the_reason_of_a_choice_is_how_it_was_picked(name: str, snapshot: Snapshot, dice: float, reason: str):
+    assert choose(name, EVEN, snapshot, T0, lambda: dice).reason == reason
+
+
 @pytest.mark.parametrize(
     "worse",
     [

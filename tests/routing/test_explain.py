@@ -158,7 +158,11 @@ def test_a_backoff_names_its_pause():
     ("strategy", "states", "expected"),
     [
         ("adaptive", {}, ("no faster: 2.0 s expected",)),
-        ("ordered", {}, ("chosen: the first as they are written", "written after it", "written after it")),
+        (
+            "ordered",
+            {},
+            ("chosen: the first that can start, as they are written", "written after it", "written after it"),
+        ),
         ("simple-shuffle", {}, ("chosen: drawn at random, by weight", "not drawn this time (weight 2)")),
         ("round-robin", {}, ("chosen: its turn", "not its turn", "not its turn")),
         (
@@ -189,7 +193,7 @@ def test_a_backoff_names_its_pause():
             {},
             (
                 "chosen: its turn, while no answer of the last minute says who is fast",
-                "not drawn: nothing measured yet",
+                "not its turn",
             ),
         ),
     ],
@@ -204,8 +208,8 @@ def test_latency_based_routing_says_when_it_picked_the_fastest_and_when_it_drew_
     states = {n: DeploymentState(samples=((NOW - 5, s),)) for n, s in {"a": 0.8, "b": 0.4}.items()}
     fastest, drawn = reasons(0.5, "latency-based-routing", **states), reasons(0.05, "latency-based-routing", **states)
     assert fastest["b"] == "chosen: its last answers were the fastest (0.4 s)"
-    assert (fastest["a"], fastest["c"]) == ("slower: 0.8 s lately", "not drawn: nothing measured yet")
-    assert (drawn["a"], drawn["b"]) == ("chosen: drawn: one call in ten goes to any", "not drawn: 0.4 s lately")
+    assert (fastest["a"], fastest["c"]) == ("slower: 0.8 s lately", "no answer of the last minute: asked when drawn")
+    assert (drawn["a"], drawn["b"]) == ("chosen: drawn: one call in ten goes to any", "not drawn this time")
 
 
 def test_every_strategy_of_the_table_has_words_for_those_it_does_not_pick():
@@ -217,8 +221,8 @@ def test_numbers_are_what_is_left_what_is_expected_and_what_runs():
     plan = made()
     snapshot = Snapshot({"a": state}, prompt_tokens=8000, output_tokens=50)
     row = explain(plan, snapshot, NOW, Fail(NoCapacity("none"), 6))[0].as_json()
-    assert {key: row[key] for key in ("link", "headroom", "latency_ms", "in_flight", "cooldown_s")} == {
-        "link": 1, "headroom": {"rpm": 2, "tpm": 940}, "latency_ms": 3000.0, "in_flight": 3, "cooldown_s": 2.0,
+    assert {key: row[key] for key in ("headroom", "latency_ms", "in_flight", "cooldown_s")} == {
+        "headroom": {"rpm": 2, "tpm": 940}, "latency_ms": 3000.0, "in_flight": 3, "cooldown_s": 2.0,
     }  # fmt: skip
 
 
