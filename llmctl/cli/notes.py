@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from llmctl.cli.output import safe, say, tell
 from llmctl.core.money import usd
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Waiting
+from llmctl.routing.call import Send
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Waiting
 
 if TYPE_CHECKING:
     from llmctl.cli.explaining import Explained
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from llmctl.client import Client
     from llmctl.core.errors import LlmctlError
     from llmctl.core.record import Answer, CallRecord
+    from llmctl.core.snapshot import Snapshot
+    from llmctl.routing.plan import Plan
     from llmctl.run.observe import Notice
 
 _SILENCE_S = 1.0
@@ -41,7 +44,8 @@ class Notes:
         self.explained: Explained | None = None
         """Where `--explain` asks why each target was chosen."""
         self._failure: LlmctlError | None = None
-        self._doing = self._waits = ""
+        self._doing = self._waits = self._passed_over = ""
+        self._plan: Plan | None = None
         self._since = time.monotonic()
         self._drawn = ""
         self._ticking: asyncio.Task[None] | None = None
@@ -51,7 +55,10 @@ class Notes:
         for line in self.explained(notice) if self.explained is not None else ():
             self._say(line)
         match notice:
+            case Decided(Send(role="fallback", n=1), snapshot, now) if self._plan is not None:
+                self._passed_over = _why_not_the_first(self._plan, snapshot, now)
             case CallStarted(plan=plan):
+                self._plan = plan
                 for left_out in plan.left_out if self._verbose else ():
                     self._say(f"left out {left_out.deployment.served_by}: {left_out.reason.message}")
             case AttemptStarted(n, role, served_by, dropped):
@@ -71,8 +78,8 @@ class Notes:
     def _started(self, n: int, role: str, served_by: str, dropped: tuple[str, ...]) -> None:
         self._doing, self._since = f"asking {served_by}" + (f" (attempt {n})" if n > 1 else ""), time.monotonic()
         self._waits = ""
-        if n > 1:
-            because = ""
+        if n > 1 or role == "fallback":
+            because = self._passed_over
             if self._failure:  # whose message begins with a name that is said here already
                 because = f" after {self._failure.kind}: {self._failure.message.removeprefix(f'{served_by}: ')}"
             again = "; the answer begins again" if self._out.began else ""
@@ -142,6 +149,14 @@ class Notes:
             self._out.end_line()
             self._wipe()
             say(line)
+
+
+def _why_not_the_first(plan: Plan, snapshot: Snapshot, now: float) -> str:
+    """Why a call begins at a fallback: what keeps out the first target of its chain."""
+    from llmctl.routing.explain import kept_out
+
+    first = plan.links[0].deployments[0]
+    return f" ({first.served_by}: {kept_out(first, snapshot, now)})"
 
 
 def _first_use(client: Client) -> bool:

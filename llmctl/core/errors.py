@@ -127,7 +127,7 @@ class LlmctlError(Exception):
         request_id: str = "",
         should_retry: bool | None = None,
     ) -> None:
-        """`status` is the HTTP status, `retry_after_s` the wait the provider asked for.
+        """`status` is the HTTP status, `retry_after_s` the wait that the provider, or our limits, ask for.
 
         `should_retry` is the provider's own word (`x-should-retry`), None when it said nothing.
         """

@@ -25,18 +25,19 @@ Drive it with `next(snapshot, now)`, do what it says, and tell it what was heard
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, NoCapacity, exit_of_chain
 from llmctl.routing.balance import Choice, choose, expected_s
+from llmctl.routing.demand import OVERLOAD, lasts_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import AttemptRole
-    from llmctl.core.snapshot import Snapshot
+    from llmctl.core.snapshot import DeploymentState, Snapshot
     from llmctl.routing.plan import Link, Plan
 
     Dice = Callable[[], float]
@@ -45,7 +46,6 @@ BACKOFF_S = {"upstream": 0.25, "throttling": 1.0}
 BACKOFF_CAP_S = 20.0
 OVERTAKEN = 0.5
 """For how much of its patience a waiting call may be overtaken by smaller ones."""
-OVERLOADED = 1.2
 LASTING_S = 300.0
 FIRM_S = 60.0
 """A place so near the deadline is firm at once: the next one may be a window away."""
@@ -247,9 +247,12 @@ class Call:
                     return self._send(choose(strategy, ready, snapshot, now, self._dice), now)
             target = min(usable, key=lambda d: ready_at[d.id] + takes_s[d.id])
         until = ready_at[target.id]
-        if not self._may_wait(until, now, takes_s[target.id]) or self._is_hopeless(snapshot):
-            return self._stop(self._no_start(min(ready_at.values())), now)
-        return self._wait(target, until, now, overloaded=snapshot.demand > OVERLOADED)
+        if until <= _LAST_DATE and self._is_hopeless(snapshot):
+            return self._stop(self._crowded_out(min(ready_at.values()), now, snapshot.demand), now)
+        if not self._may_wait(until, now, takes_s[target.id]):
+            first = min(usable, key=lambda d: ready_at[d.id])
+            return self._stop(self._no_start(first, ready_at[first.id], now, snapshot), now)
+        return self._wait(target, until, now, snapshot)
 
     def _is_hopeless(self, snapshot: Snapshot) -> bool:
         """Whether it is refused at its first look: crowded out, and not willing to wait longer than overloads last."""
@@ -303,25 +306,28 @@ class Call:
         waits = self._waited(now) + max(0.0, until - now)
         return until + takes_s < self._deadline and waits <= self.policy.max_wait_s
 
-    def _wait(self, target: Deployment, until: float, now: float, *, overloaded: bool) -> Wait:
+    def _wait(self, target: Deployment, until: float, now: float, snapshot: Snapshot) -> Wait:
         if self._waiting_since is None:
             self._waiting_since = now
         overtaken_s = OVERTAKEN * min(self.policy.max_wait_s, self._deadline - self._waiting_since)
         firm_at = now if self._deadline - until < FIRM_S else self._waiting_since + overtaken_s
-        if overloaded:  # the smallest first, to the end
+        if snapshot.demand > OVERLOAD:  # the smallest first, to the end
             firm_at = self._deadline
         self._firm_at = firm_at = min(firm_at, self._firm_at)
-        return Wait(until, f"{target.served_by}{self._why.get(target.id, ' is at its limit')}", target, firm_at)
+        return Wait(until, self._kept_out(target, until, snapshot), target, firm_at)
+
+    def _kept_out(self, target: Deployment, until: float, snapshot: Snapshot) -> str:
+        return target.served_by + (self._why.get(target.id) or _obstacle(snapshot.of(target.id), until))
 
     def _send(self, choice: Choice, now: float) -> Send:
         target = choice.deployment
         self._end_wait(now)
         self.attempts += 1
-        role: AttemptRole = "primary"
-        if self.attempts > 1:
-            role = "fallback" if self.plan.link_of(target) > 0 and target.id not in self._asked else "retry"
-        self._current = target
         retry = target.id in self._asked
+        role: AttemptRole = "primary" if self.attempts == 1 else "retry"
+        if self.plan.link_of(target) > 0 and not retry:
+            role = "fallback"
+        self._current = target
         self._asked.add(target.id)
         self._again = None
         self._shown = False
@@ -373,8 +379,18 @@ class Call:
         """The end of an answer that broke while it was being shown: incomplete, unless it was refused for good."""
         return Fail(error, MATRIX["AnswerIncomplete"].exit if error.rule.may_succeed_later else error.exit_code)
 
-    def _no_start(self, until: float) -> Fail:
-        """The end of a call that cannot wait until `until`: told by a failure that may pass, where there is one."""
+    def _crowded_out(self, until: float, now: float, demand: float) -> Fail:
+        """The end of a call that an overload leaves no room for: not before that has faded is it worth coming back."""
+        back = max(until, now + lasts_s(demand))
+        what = (
+            f"overload: {demand:.0%} of what the limits allow is asked of {self.plan.name!r}, and smaller requests "
+            f"take it all; come back after {_date(back)} (in {ceil(back - now)} s)"
+        )
+        hint = "ask for less at once (a shorter prompt, a lower --max-tokens), or add a fallback"
+        return Fail(NoCapacity(what, hint=hint, retry_after_s=round(back - now, 3)), MATRIX["NoCapacity"].exit)
+
+    def _no_start(self, first: Deployment, until: float, now: float, snapshot: Snapshot) -> Fail:
+        """The end of a call that cannot wait for `first`: told by a failure that may pass, where there is one."""
         when = _date(until)
         code = MATRIX["NoCapacity"].exit
         told = self._told_by(code)
@@ -383,10 +399,13 @@ class Call:
             return Fail(told, code)
         if not when:
             what = f"the request is larger than any limit{_largest_limit(self._all())}: no target can ever start"
-            return Fail(NoCapacity(what + self._last_words(), hint="ask for less at once, or raise the limit"), code)
+            hint = "shorten the prompt, lower --max-tokens, or raise the limit"
+            return Fail(NoCapacity(what + self._last_words(), hint=hint), code)
         option = "--timeout" if until >= self._deadline else "--max-wait"
-        what = f"no target can start before {when}{self._last_words()}"
-        return Fail(NoCapacity(what, hint=f"allow a longer {option}, or add a fallback"), code)
+        why = self._kept_out(first, until, snapshot) + self._last_words()
+        what = f"no target can start before {when} (in {ceil(until - now)} s): {why}"
+        hint = f"allow a longer {option}, or add a fallback"
+        return Fail(NoCapacity(what, hint=hint, retry_after_s=round(until - now, 3)), code)
 
     def _out_of_time(self) -> Fail:
         error = DeadlineExceeded(
@@ -397,6 +416,15 @@ class Call:
 
     def _last_words(self) -> str:
         return f" (last: {self.failures[-1].message})" if self.failures else ""
+
+
+def _obstacle(state: DeploymentState, until: float) -> str:
+    """Why a target may not start until then, in words that follow its name."""
+    if state.cooldown_until >= until:
+        return " is cooling" + (f" after {state.why}" if state.why else "")
+    return (
+        " is being tried out by another call" if state.half_open and state.probed_until >= until else " is at its limit"
+    )
 
 
 def _date(instant: float) -> str:

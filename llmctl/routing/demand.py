@@ -6,7 +6,7 @@ smaller ones alone take everything; it is better told so at once than after its 
 
 from __future__ import annotations
 
-from math import exp, log2
+from math import exp, log, log2
 from typing import Any
 
 FADES_S = 120.0
@@ -36,6 +36,11 @@ def crowds_out(group: dict[str, Any], tokens: int) -> bool:
     if share(group) < OVERLOAD:
         return False
     return bool(sum(n for size, n in group["demand"][1].items() if int(size) < _class(tokens)) > CROWD)
+
+
+def lasts_s(demand: float) -> float:
+    """How long an overload lasts at least: until this share has faded, if nothing more is asked."""
+    return FADES_S * log(max(1.0, demand / OVERLOAD))
 
 
 def _class(tokens: int) -> int:

@@ -116,7 +116,8 @@ def test_processes_share_rpm_and_whoever_may_not_wait_is_told_when(cli):
     for (out, err), code in ends:
         if code:
             assert (out, err.count(b"\n")) == (b"", 2)
-            assert re.match(rb"llmctl: error: no target can start before 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ\n", err)
+            when = rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ \(in \d\d s\)"
+            assert re.match(rb"llmctl: error: no target can start before %s: openai/m is at its limit\n" % when, err)
     rows = {row["error"] for row in cli.calls() if row["exit_code"] == 6}
     assert rows == {"NoCapacity"}
 
@@ -182,6 +183,23 @@ def test_the_next_process_spares_what_the_last_one_found_limited_or_down(cli, re
         (cli.home / "state.db").unlink()
         assert cli.run(*words, "--retries", "0").code == 0
         assert len(bad.came) == calls + 1
+
+
+def test_a_call_that_begins_at_a_fallback_says_so_and_why(cli):
+    with FaultServer(status(401)) as refusing, FaultServer("ok") as up:
+        cli.to(refusing).home.mkdir()
+        (cli.home / "config.toml").write_text(
+            '[models.m]\nmodel = "openai/m"\nfallbacks = ["other"]\n'
+            f'[models.other]\nmodel = "openai/o"\napi_base = "{up.url}"\napi_key = "env:OTHER"\n'
+        )
+        cli.environ["OTHER"] = "k2"
+        assert cli.run("ask", "-m", "m", "hi", "-q").code == 0
+        done = cli.run("ask", "-m", "m", "hi")
+        line = "llmctl: fallback: asking openai/o (openai/m: cooling for 5 min after Unauthorized)"
+        assert (done.code, done.lines) == (0, [line])
+        document = cli.run("ask", "-m", "m", "hi", "--json").json
+        assert (document["fallback"], [each["role"] for each in document["attempts"]]) == (True, ["fallback"])
+        assert len(refusing.requests) == 1
 
 
 class Later(SystemClock):

@@ -132,6 +132,7 @@ def live(
                 now = until
             case end:
                 life.end = end
+                assert call.end is end
                 assert call.waited_s == pytest.approx(sum(life.waits))
                 return life
     raise AssertionError("the call does not end")
@@ -452,9 +453,20 @@ def test_a_throttled_target_is_asked_again_when_nothing_can_start_sooner():
     assert life.why == ["p/a: RateLimited"]
 
 
-def test_a_wait_names_the_target_it_is_for():
-    life = live(chain("a", "b"), BadResponse("m"), OK, snapshot=limits(b=(0, 3)))
-    assert life.why == ["p/b is at its limit"]
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (DeploymentState(headroom_at=T0 + 3), "is at its limit"),
+        (DeploymentState(cooldown_until=T0 + 3, why="Unavailable"), "is cooling after Unavailable"),
+        (DeploymentState(cooldown_until=T0 + 3), "is cooling"),
+        (DeploymentState(half_open=True, probed_until=T0 + 3), "is being tried out by another call"),
+    ],
+)
+def test_a_wait_names_the_target_it_is_for_and_what_keeps_it_out(state: DeploymentState, words: str):
+    busy = Snapshot({"a": DeploymentState(headroom_at=T0 + 9), "b": state})
+    step = Call(chain("a", "b"), Policy(), started=T0, dice=lambda: 0.5).next(busy, T0)
+    assert isinstance(step, Wait)
+    assert (step.until, step.why) == (T0 + 3, f"p/b {words}")
 
 
 @pytest.mark.parametrize("kind", ["RateLimited", "Unavailable", "ConnectionFailed", "StreamTruncated"])
@@ -474,7 +486,7 @@ def test_the_first_link_that_can_start_now_is_used():
 
 def test_when_none_can_start_the_call_waits_for_the_earliest():
     life = live(chain("a", "b", "c"), OK, snapshot=limits(a=(0, 9), b=(0, 4), c=(5, 0)))
-    assert (life.path, life.waits, life.roles) == ("b", [4.0], ["primary"])
+    assert (life.path, life.waits, life.roles) == ("b", [4.0], ["fallback"])
 
 
 def test_a_sole_target_is_asked_whatever_its_cooldown_but_not_without_headroom():
@@ -495,7 +507,8 @@ def test_a_wait_beyond_max_wait_is_not_begun(room: float, asked: str):
     assert life.path == asked
     if not asked:
         assert (life.error.kind, life.exit, life.waits) == ("NoCapacity", 6, [])
-        assert "2026-01-02T03:01:00Z" in life.error.message
+        assert "2026-01-02T03:01:00Z (in 61 s): p/a is at its limit" in life.error.message
+        assert life.error.retry_after_s == 60.1
         assert "--max-wait" in life.error.hint
 
 
@@ -538,10 +551,14 @@ def test_a_request_larger_than_every_limit_is_told_the_largest(declared: dict[st
 
 
 def test_a_call_that_is_crowded_out_is_refused_at_once_and_told_when_it_could_start_unless_it_was_sent_before():
-    crowded = replace(limits(a=(0, 20)), crowded_out=True)
+    crowded = replace(limits(a=(0, 20)), crowded_out=True, demand=1.3)
     life = live(chain("a"), OK, snapshot=crowded)
-    assert (life.path, life.waits, life.error.kind) == ("", [], "NoCapacity")
-    assert "2026-01-02T03:00:20Z" in life.error.message
+    assert (life.path, life.waits, life.error.kind, life.error.retry_after_s) == ("", [], "NoCapacity", 20.0)
+    assert life.error.message == (
+        "overload: 130% of what the limits allow is asked of 'g0', and smaller requests take it all; "
+        "come back after 2026-01-02T03:00:20Z (in 20 s)"
+    )
+    assert live(chain("a"), OK, snapshot=replace(crowded, demand=2.4)).error.retry_after_s == pytest.approx(83.178)
     assert live(chain("a"), OK, snapshot=replace(FREE, crowded_out=True)).path == "a"
     assert live(chain("a"), Unavailable("m"), OK, snapshot=replace(FREE, crowded_out=True)).path == "aa"
 
@@ -570,13 +587,15 @@ def test_next_may_be_asked_again_during_a_wait():
 
 
 def test_a_place_that_is_held_becomes_firm_during_the_patience_and_at_once_near_the_deadline():
-    def firm_in(busy_s: float, total_s: float) -> float:
-        step = Call(chain("a"), Policy(total_s=total_s), started=T0, dice=lambda: 0.5).next(limits(a=(0, busy_s)), T0)
+    def firm_in(busy_s: float, total_s: float, demand: float = 0.0) -> float:
+        busy = replace(limits(a=(0, busy_s)), demand=demand)
+        step = Call(chain("a"), Policy(total_s=total_s), started=T0, dice=lambda: 0.5).next(busy, T0)
         assert isinstance(step, Wait)
         return step.firm_at - T0
 
     assert 0 < firm_in(10, 300) < Policy().max_wait_s
     assert firm_in(10, 20) == 0
+    assert firm_in(10, 300, demand=1.3) == 300  # in an overload the smallest go first, to the end
 
 
 def test_a_link_with_a_target_that_may_start_soon_is_waited_for_where_the_whole_answer_comes_first():
