@@ -77,7 +77,7 @@ complete -c llmctl -n '__llmctl_at "route"' -a simulate -d 'Replay traffic on a 
 complete -c llmctl -n '__llmctl_at "route"' -a test -d 'Show who would be asked, and why each other would not; nothing is sent or written.'
 complete -c llmctl -n '__llmctl_at "route"' -a list -d 'List deployments: headroom of this minute, expected latency, cooldown, breaker, calls in flight.'
 complete -c llmctl -n '__llmctl_at "route"' -a explain -d 'Print the rules: what is done about each class of errors, how strategies choose, what bounds a call.'
-complete -c llmctl -n '__llmctl_at "route"' -a reset -d 'Clear cooldowns, ejections, refusals and retry budgets, for all processes; windows and latencies stay.'
+complete -c llmctl -n '__llmctl_at "route"' -a reset -d 'Clear cooldowns, ejections, refusals, overloads and retry budgets; windows and latencies stay.'
 complete -c llmctl -n '__llmctl_at "route"' -l config -r -F -d 'Read this configuration (repeat; later wins).'
 complete -c llmctl -n '__llmctl_at "route"' -l debug -d 'Show tracebacks.'
 complete -c llmctl -n '__llmctl_at "route"' -s h -l help -d 'Show the help and exit.'

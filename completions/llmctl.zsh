@@ -102,7 +102,7 @@ _llmctl_route() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((simulate\:"Replay traffic on a virtual clock\: what this configuration would have done." test\:"Show who would be asked, and why each other would not; nothing is sent or written." list\:"List deployments\: headroom of this minute, expected latency, cooldown, breaker, calls in flight." explain\:"Print the rules\: what is done about each class of errors, how strategies choose, what bounds a call." reset\:"Clear cooldowns, ejections, refusals and retry budgets, for all processes; windows and latencies stay."))' \
+        '1:command:((simulate\:"Replay traffic on a virtual clock\: what this configuration would have done." test\:"Show who would be asked, and why each other would not; nothing is sent or written." list\:"List deployments\: headroom of this minute, expected latency, cooldown, breaker, calls in flight." explain\:"Print the rules\: what is done about each class of errors, how strategies choose, what bounds a call." reset\:"Clear cooldowns, ejections, refusals, overloads and retry budgets; windows and latencies stay."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         simulate) _llmctl_route_simulate ;;

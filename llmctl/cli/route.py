@@ -274,14 +274,14 @@ def reset(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Clear cooldowns, ejections, refusals and retry budgets, for all processes; windows and latencies stay."""
+    """Clear cooldowns, ejections, refusals, overloads and retry budgets; windows and latencies stay."""
     context = of(ctx, json=as_json)
     rows, others = _reset(context, name, everything=everything)
     if as_json:
         print_json({"cleared": rows, "others": others})
         return
     for row in rows:
-        write(safe(f"{row['deployment']}: {', '.join(row['what'])}") + "\n")
+        write(safe(f"{row['deployment'] or row['group']}: {', '.join(row['what'])}") + "\n")
     if others:
         write(f"{others} more, of what no group names\n")
     if not rows and not others:
@@ -289,7 +289,7 @@ def reset(
 
 
 def _reset(context: Context, name: str | None, *, everything: bool) -> tuple[list[dict[str, Any]], int]:
-    """What was cleared of each named deployment, and how many other documents were cleared."""
+    """What was cleared of each named deployment and group, and how many other documents were cleared."""
     from llmctl.client import Client
     from llmctl.routing.health import clear
     from llmctl.store.state import SqliteState
@@ -300,21 +300,27 @@ def _reset(context: Context, name: str | None, *, everything: bool) -> tuple[lis
         return [], 0
     now = client.engine.clock.now()
     keys = client.shared.keys_of(deployments.values())
+    of_groups = {each: client.shared.group_key(each) for each in (client.catalog.groups if name is None else [name])}
     state = SqliteState(client.places.state)
 
     def clear_named(documents: dict[str, Any]) -> list[dict[str, Any]]:
         words = {key: clear(document, now, measured=everything) for key, document in documents.items()}
         found = {each: [*words.get(keys[each].quota, ()), *words.get(keys[each].credential, ())] for each in keys}
-        return [
-            {"deployment": each, "served_by": deployments[each].served_by, "what": what}
+        rows = [
+            {"group": None, "deployment": each, "served_by": deployments[each].served_by, "what": what}
             for each, what in found.items()
-            if what
         ]
+        rows += [
+            {"group": each, "deployment": None, "served_by": None, "what": words.get(key, [])}
+            for each, key in of_groups.items()
+        ]
+        return [row for row in rows if row["what"]]
 
     def clear_all(documents: dict[str, Any]) -> int:
         return sum(1 for document in documents.values() if clear(document, now, measured=everything))
 
-    wanted = list(dict.fromkeys(key for each in keys.values() for key in (each.quota, each.credential)))
+    named = (key for each in keys.values() for key in (each.quota, each.credential))
+    wanted = list(dict.fromkeys([*named, *of_groups.values()]))
     rows = state.update_now(wanted, clear_named)
     return rows, state.update_now(None, clear_all) if name is None else 0
 

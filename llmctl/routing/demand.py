@@ -31,6 +31,11 @@ def share(group: dict[str, Any]) -> float:
     return float(sum(group["demand"][1].values())) if "demand" in group else 0.0
 
 
+def is_overload(group: dict[str, Any], now: float) -> bool:
+    """Whether there is too much demand now."""
+    return "demand" in group and share(group) * exp(-max(0.0, now - group["demand"][0]) / FADES_S) >= OVERLOAD
+
+
 def crowds_out(group: dict[str, Any], tokens: int) -> bool:
     """Whether there has long been too much demand, and smaller requests alone take all there is."""
     if share(group) < OVERLOAD:

@@ -12,6 +12,7 @@ from math import exp, log
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.snapshot import RETRY_BUDGET_FULL
+from llmctl.routing import demand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,10 +34,8 @@ FAR = (0.4, 2.5)
 PREFILL_TOKENS_PER_S = 8000.0
 PRIOR = (1.0, 0.02)
 SAMPLES = 10
-_TROUBLE = ("fails", "failed_at", "recent", "cool", "why", "ejections", "blocked", "back", "probe", "retries")
-_MEASURED = (
-    "uses", "said", "phase", "others", "share", "speed", "samples", "output", "turn", "since_probe",
-)  # fmt: skip
+_TROUBLE = ("fails", "failed_at", "recent", "cool", "why", "ejections", "blocked", "back", "probe", "retries", "demand")
+_KEPT = ("open", "at")
 _SPEED_BOUNDS = (1e-4, 3600.0)
 
 
@@ -97,7 +96,7 @@ def _note(quota: dict[str, Any], now: float, *, ok: bool) -> None:
 
 
 def clear(document: dict[str, Any], now: float, *, measured: bool = False) -> list[str]:
-    """Forget cooldowns, ejections, refusals and spent retries in a quota's or a credential's document; what they were.
+    """Forget cooldowns, ejections, refusals, overloads and spent retries in a shared document; what they were.
 
     Windows are law and latencies are knowledge: they go only with what was `measured`. What is in flight stays.
     """
@@ -112,9 +111,12 @@ def clear(document: dict[str, Any], now: float, *, measured: bool = False) -> li
         words.append(f"refused for throughput, for {document['blocked'] - now:.0f} s")
     if document.get("retries", (RETRY_BUDGET_FULL,))[0] < RETRY_BUDGET_FULL:
         words.append("spent retries")
-    if measured and document.keys() & set(_MEASURED):
+    if demand.is_overload(document, now):
+        words.append("an overload")
+    known = [key for key in document if key not in (*_TROUBLE, *_KEPT)] if measured else []
+    if known:
         words.append("what was measured")
-    for key in (*_TROUBLE, *(_MEASURED if measured else ())):
+    for key in (*_TROUBLE, *known):
         document.pop(key, None)
     return words
 

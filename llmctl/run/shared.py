@@ -70,7 +70,11 @@ class Shared:
     def place(self, plan: Plan, call_id: str, size: Size) -> Place:
         """Where one call works in it."""
         deployments = [d for link in plan.links for d in link.deployments]
-        return Place(self, self.keys_of(deployments), _BETWEEN.join((_SHAPE, "group", plan.name)), call_id, size)
+        return Place(self, self.keys_of(deployments), self.group_key(plan.name), call_id, size)
+
+    def group_key(self, name: str) -> str:
+        """The name of the document of a group."""
+        return _BETWEEN.join((_SHAPE, "group", name))
 
     def keys_of(self, deployments: Iterable[Deployment]) -> dict[str, Keys]:
         """The names of the documents of each deployment: two groups on one credential and model share them.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import FaultServer, status
 
+from llmctl import Client
 from llmctl.cli.options import Strategy
 from llmctl.core.errors import MATRIX
 from llmctl.routing.balance import STRATEGIES
@@ -205,6 +207,18 @@ def test_ejected_deployments_are_told_and_a_reset_forgets_the_ejection_and_keeps
     assert run("route", "list", "g", "--json", env=env).json[0]["headroom"]["rpm"] == 2
     assert run("route", "reset", env=env).code == 0
     assert run("route", "reset", env=env).out == b"nothing to clear\n"
+
+
+def test_a_reset_of_a_group_ends_its_overload(cli, run):
+    with FaultServer("ok") as server:
+        env = {"OPENAI_BASE_URL": server.url}
+        assert run("ask", "-m", "g", "hi", env=env).code == 0
+        with Client(cli.root / "c.toml", environ=cli.environ | env) as client:
+            name = client.shared.group_key("g")
+            client.state.update_now([name], lambda documents: documents[name].update(demand=[time.time(), {"32": 9.0}]))
+        assert run("route", "reset", "g", env=env).out == b"g: an overload\n"
+        (row,) = [row for row in run("route", "reset", "g", "--all", "--json", env=env).json["cleared"] if row["group"]]
+        assert (row["group"], row["deployment"], row["what"]) == ("g", None, ["what was measured"])
 
 
 def test_a_reset_without_a_name_also_clears_what_no_group_names(cli, run):

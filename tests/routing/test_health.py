@@ -234,7 +234,7 @@ def test_a_reset_forgets_trouble_and_says_what_it_was_and_keeps_what_is_law_or_k
     measured(quota, 0)
     for at in (0, 1, 2):
         fail(quota, at)
-    quota["blocked"] = T0 + 30
+    quota |= {"blocked": T0 + 30, "ratio": [1.2, 0.3], "slice": 1.0, "turn": 7}
     words = health.clear(quota, T0 + 3, measured=False)
     assert len(words) == 2
     assert words[0].endswith("after Unavailable")
@@ -252,6 +252,8 @@ def test_a_reset_forgets_trouble_and_says_what_it_was_and_keeps_what_is_law_or_k
         ({"ejections": 2, "cool": T0}, ["half-open after an ejection"]),
         ({"fails": 2, "failed_at": T0}, ["2 failures in a row"]),
         ({"retries": [4.0, T0]}, ["spent retries"]),
+        ({"demand": [T0, {"32": 0.9, "40": 0.7}]}, ["an overload"]),
+        ({"demand": [T0 - 60, {"32": 0.9, "40": 0.7}]}, []),
         ({"cool": T0 - 1, "why": "ModelNotFound", "blocked": T0 - 1}, []),
     ],
 )
