@@ -1,4 +1,9 @@
-"""What users of other routers are missing, each as a fact. `benchmarks/` measures the same against those routers."""
+"""What users of other routers are missing, each as a fact. `benchmarks/` measures the same against those routers.
+
+Two of them need sockets and processes: 6, an answer that is cut is recovered or declared (`--on-break` in
+`tests/cli/test_ask.py`), and 12, the state survives processes (`tests/cli/test_limits.py`, where 7 to 9 are held by
+real processes too).
+"""
 
 from __future__ import annotations
 
