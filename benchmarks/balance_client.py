@@ -25,7 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from llmctl import Client
-from llmctl.run.shared import ProcessState
+from llmctl.run.shared import MemoryState
 from llmctl.testing import VirtualClock
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ class Fleet:
 
 def make(deps: Sequence[Any], submit: Submit) -> Fleet:
     """One client for all calls, as the simulator asks for it."""
-    return Fleet(deps, Simulated(deps, submit), ProcessState())
+    return Fleet(deps, Simulated(deps, submit), MemoryState())
 
 
 class Processes:
@@ -273,7 +273,7 @@ class Processes:
     def __init__(self, deps: Sequence[Any], submit: Submit) -> None:
         self._deps = deps
         self._transport = Simulated(deps, submit)
-        self._state = ProcessState()
+        self._state = MemoryState()
 
     async def complete(self, request: Any) -> Answer:
         """The answer to one simulated request. Raises the error that the call ended in."""

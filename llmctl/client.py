@@ -25,7 +25,7 @@ from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints
 from llmctl.run.engine import Ask, CallRun, Engine
 from llmctl.run.observe import Hooks
-from llmctl.run.shared import ProcessState, Shared
+from llmctl.run.shared import MemoryState, Shared
 from llmctl.store.ledger import SqliteLedger
 from llmctl.store.state import SqliteState
 
@@ -83,7 +83,7 @@ class Client:
         elif ledger is None:
             self.state = SqliteState(self.places.state)
         else:
-            self.state = ProcessState()
+            self.state = MemoryState()
         self.shared = Shared(self.state, clock, self.endpoints, dice)
         self._environ = environ
         self._double = transport

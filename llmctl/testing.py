@@ -14,19 +14,21 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
-import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmctl.run.shared import MemoryState
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 
     from llmctl.core.catalog import Deployment
     from llmctl.core.errors import LlmctlError
     from llmctl.core.record import Attempt, CallRecord
     from llmctl.wire.base import HttpRequest
 
+__all__ = ["EPOCH", "MemoryLedger", "MemoryState", "Reply", "ScriptedTransport", "VirtualClock", "run_virtual", "sse"]
 T = TypeVar("T")
 EPOCH = 1_767_225_600.0  # 2026-01-01T00:00:00Z: where virtual time begins
 
@@ -147,46 +149,6 @@ class MemoryLedger:
         self.states.append(record.state)
         self.attempts[record.id] = tuple(attempts)
         self.texts[record.id] = (self.texts[record.id][0], answer)
-
-
-class MemoryState:
-    """The shared state of one process. `documents` are the live ones, by key; `work` runs at once, where it is called.
-
-    A `work` that raises adds and removes no document, but what it changed inside one stays changed, since copies would
-    cost a simulation its speed. `strict` makes them: a step then leaves exactly what a store on disk would leave, and
-    one that leaves what JSON would change or refuse (a tuple, a number as key, an infinity) raises ValueError.
-    """
-
-    def __init__(self, *, strict: bool = False) -> None:
-        self.documents: dict[str, dict[str, Any]] = {}
-        self._strict = strict
-        self._lock = threading.Lock()
-
-    async def update(
-        self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, wait_s: float = 5.0, to_the_end: bool = False
-    ) -> T:
-        """What `work(documents)` returns; see `run.ports.State`."""
-        del to_the_end
-        return self.update_now(keys, work, wait_s=wait_s)
-
-    def update_now(self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, wait_s: float = 5.0) -> T:
-        """`update`, for callers without an event loop."""
-        del wait_s
-        with self._lock:
-            found = {key: self.documents[key] for key in keys if key in self.documents}
-            if self._strict:
-                found = json.loads(json.dumps(found))
-            result = work(found)
-            if not found.keys() <= set(keys):
-                raise ValueError("a step may only add documents under the keys it named")
-            if self._strict:
-                left, found = found, json.loads(json.dumps(found, allow_nan=False))
-                if left != found:
-                    raise ValueError("a document holds what JSON would change")
-            for key in keys:
-                self.documents.pop(key, None)
-            self.documents.update(found)
-        return result
 
 
 class VirtualClock:

@@ -15,7 +15,7 @@ from llmctl.lab.preview import preview
 from llmctl.routing.call import Done, Fail
 from llmctl.routing.explain import explain
 from llmctl.run.observe import AttemptEnded, CallStarted, Decided
-from llmctl.run.shared import ProcessState
+from llmctl.run.shared import MemoryState
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
@@ -54,7 +54,7 @@ class Explained:
 
 def onlooker(context: Context, seed: int | None = None) -> Client:
     """A client that only looks: it reads the shared state where there is one, and makes no file."""
-    state = None if context.places.state.exists() else ProcessState()
+    state = None if context.places.state.exists() else MemoryState()
     rng = None if seed is None else random.Random(seed)  # noqa: S311 - a strategy's dice
     return Client(context.config_flags or None, environ=context.environ, state=state, rng=rng)
 

@@ -5,8 +5,10 @@ Where the shared state cannot be used, this process goes on with one of its own,
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.errors import LlmctlError, StateUnusable
@@ -35,23 +37,44 @@ _SET_S = 1.0
 """By how much the wall clock must disagree with the monotonic one before it counts as having been set."""
 
 
-class ProcessState:
-    """A state (`run.ports.State`) that nobody else sees."""
+class MemoryState:
+    """A state (`run.ports.State`) that this process alone sees. `work` runs at once, where it is called.
 
-    def __init__(self) -> None:
+    A `work` that raises adds and removes no document, but what it changed inside one of `documents` stays changed:
+    copies would cost a simulation its speed. `strict` makes them: a step then leaves exactly what a store on disk would
+    leave, and one that leaves what JSON would change or refuse (a tuple, a number as key, an infinity) raises
+    ValueError.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
         self.documents: dict[str, Any] = {}
+        self._strict = strict
+        self._lock = Lock()
 
     async def update(
         self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, wait_s: float = 5.0, to_the_end: bool = False
     ) -> T:
-        """What `work` returns; done at once."""
-        del wait_s, to_the_end
-        keys = list(keys)
-        opened = {key: self.documents[key] for key in keys if key in self.documents}
-        result = work(opened)
-        for key in keys:
-            self.documents.pop(key, None)
-        self.documents.update(opened)
+        """What `work(documents)` returns."""
+        del to_the_end
+        return self.update_now(keys, work, wait_s=wait_s)
+
+    def update_now(self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, wait_s: float = 5.0) -> T:
+        """`update`, for callers without an event loop."""
+        del wait_s
+        with self._lock:
+            found = {key: self.documents[key] for key in keys if key in self.documents}
+            if self._strict:
+                found = json.loads(json.dumps(found))
+            result = work(found)
+            if not found.keys() <= set(keys):
+                raise ValueError("a step may only add documents under the keys it named")
+            if self._strict:
+                left, found = found, json.loads(json.dumps(found, allow_nan=False))
+                if left != found:
+                    raise ValueError("a document holds what JSON would change")
+            for key in keys:
+                self.documents.pop(key, None)
+            self.documents.update(found)
         return result
 
 
@@ -64,7 +87,7 @@ class Shared:
     endpoints: Endpoints
     dice: Callable[[], float]
     warnings: list[str] = field(default_factory=list)
-    _own: ProcessState = field(default_factory=ProcessState)
+    _own: MemoryState = field(default_factory=MemoryState)
     _alone_until: float = 0.0
 
     def place(self, plan: Plan, call_id: str, size: Size) -> Place:
