@@ -68,9 +68,8 @@ class Snapshot:
     """Limits, cooldowns and retry budgets at one instant, by deployment id and by credential key.
 
     `prompt_tokens` and `output_tokens` are what the request is expected to take; `turn` counts the group's decisions.
-    `demand` is what was
-    asked of the group lately, as a share of what its limits allow; `crowded_out` when there is
-    so much that requests of this size cannot be served, in the long run.
+    `demand` is what was asked of the group lately, as a share of what its limits allow; `crowded_out` when there is so
+    much that requests of this size cannot be served, in the long run.
     """
 
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)
@@ -85,12 +84,6 @@ class Snapshot:
     def of(self, deployment_id: str) -> DeploymentState:
         """The state of one deployment."""
         return self.deployments.get(deployment_id, FREE)
-
-    def ready_at(self, deployment_id: str, *, despite_cooldown: bool = False) -> float:
-        """The earliest instant at which the deployment may start."""
-        state = self.of(deployment_id)
-        ready = max(state.headroom_at, state.blocked_until)
-        return ready if despite_cooldown else max(ready, state.cooldown_until)
 
     def may_retry(self, credential: str) -> bool:
         """Whether the retry budget of a credential still allows a retry."""

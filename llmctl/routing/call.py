@@ -153,7 +153,6 @@ class Call:
         self._retries: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._why: dict[str, str] = {}
-        self._reason = ""
         self._again: Deployment | None = None
         self._waiting_since: float | None = None
         self._firm_at = inf

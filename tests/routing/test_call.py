@@ -913,7 +913,8 @@ class Walk:
 def is_free(snapshot: Snapshot, deployment: Deployment, now: float) -> bool:
     """Whether it has headroom, and neither cools nor was told to wait nor is tried out by somebody."""
     state = snapshot.of(deployment.id)
-    return snapshot.ready_at(deployment.id) <= now and not (state.half_open and state.probed_until > now)
+    ready_at = max(state.headroom_at, state.blocked_until, state.cooldown_until)
+    return ready_at <= now and not (state.half_open and state.probed_until > now)
 
 
 @pytest.mark.parametrize("part", range(10))
