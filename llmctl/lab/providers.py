@@ -74,90 +74,54 @@ class Reply:
     said: tuple[Said, ...] = ()
 
 
-class _Rolling:
-    """No sliding minute holds more."""
+class _Meter:
+    """One limit as its kind refills it: no sliding minute holds more; a bucket; a counter that is reset each minute."""
 
-    def __init__(self, limit: float) -> None:
-        self._limit, self._sum = limit, 0.0
+    def __init__(self, kind: str, limit: float, full_s: float, phase: float) -> None:
+        self._kind, self._rate, self._full, self._phase = kind, limit / MINUTE_S, limit * full_s / MINUTE_S, phase
+        self._used = self._at = 0.0
         self._rows: deque[list[float]] = deque()
+        """What the minute holds, from the oldest: instant and size."""
 
     def wait_s(self, now: float, n: float) -> float:
-        while self._rows and self._rows[0][0] <= now - MINUTE_S:
-            self._sum -= self._rows.popleft()[1]
-        over = self._sum + min(n, self._limit) - self._limit
-        for at, m in self._rows if over > _TICK else ():
+        """How long until it has room for `n`, or for as much as it ever has."""
+        if self._kind == "bucket":
+            self._used, self._at = max(0.0, self._used - (now - self._at) * self._rate), now
+        begun = now - MINUTE_S if self._kind == "rolling" else self._end(now) - MINUTE_S - _TICK
+        while self._rows and self._rows[0][0] <= begun:
+            self._used -= self._rows.popleft()[1]
+        over = self._used + min(n, self._full) - self._full
+        if over <= _TICK:
+            return 0.0
+        if self._kind != "rolling":
+            return over / self._rate if self._kind == "bucket" else self._end(now) - now
+        for at, m in self._rows:
             over -= m
             if over <= _TICK:
                 return at + MINUTE_S - now
         return 0.0
 
     def take(self, now: float, n: float) -> list[float]:
-        self._rows.append([now, n])
-        self._sum += n
-        return self._rows[-1]
+        """Count `n`; the row is for `correct`."""
+        row = [now, n]
+        self._used += n
+        if self._kind != "bucket":
+            self._rows.append(row)
+        return row
 
     def correct(self, row: list[float], n: float) -> None:
-        self._sum += n - row[1] if self._rows and row[0] >= self._rows[0][0] else 0.0
+        """Let `n` have been taken, unless that is over and forgotten."""
+        if self._kind == "bucket" or (self._rows and row[0] >= self._rows[0][0]):
+            self._used += n - row[1]
         row[1] = n
 
     def left(self, now: float) -> tuple[float, float]:
-        return max(0.0, self._limit - self._sum), self.wait_s(now, self._limit)
+        """What remains, and in how many seconds it is whole again."""
+        whole_s = self._end(now) - now if self._kind == "window" else self.wait_s(now, self._full)
+        return max(0.0, self._full - self._used), whole_s
 
-
-class _Bucket:
-    """Refills all the time, and holds what `full_s` seconds bring."""
-
-    def __init__(self, limit: float, full_s: float) -> None:
-        self._rate, self._full = limit / MINUTE_S, limit * full_s / MINUTE_S
-        self._level, self._at = self._full, 0.0
-
-    def wait_s(self, now: float, n: float) -> float:
-        self._level, self._at = min(self._full, self._level + (now - self._at) * self._rate), now
-        lacking = min(n, self._full) - self._level
-        return lacking / self._rate if lacking > _TICK else 0.0
-
-    def take(self, now: float, n: float) -> list[float]:
-        self._level -= n
-        return [now, n]
-
-    def correct(self, row: list[float], n: float) -> None:
-        self._level -= n - row[1]
-
-    def left(self, now: float) -> tuple[float, float]:
-        return max(0.0, self._level), self.wait_s(now, self._full)
-
-
-class _Window:
-    """A counter that is reset every minute, at a phase of its own."""
-
-    def __init__(self, limit: float, phase: float) -> None:
-        self._limit, self._phase = limit, phase
-        self._turn, self._used = 0, 0.0
-
-    def wait_s(self, now: float, n: float) -> float:
-        turn = floor((now - self._phase) / MINUTE_S)
-        if turn != self._turn:
-            self._turn, self._used = turn, 0.0
-        return self._ends_in(now) if self._used + min(n, self._limit) > self._limit + _TICK else 0.0
-
-    def take(self, now: float, n: float) -> list[float]:
-        self._used += n
-        return [self._turn, n, now]
-
-    def correct(self, row: list[float], n: float) -> None:
-        self._used += n - row[1] if row[0] == self._turn else 0.0
-
-    def left(self, now: float) -> tuple[float, float]:
-        return max(0.0, self._limit - self._used), self._ends_in(now)
-
-    def _ends_in(self, now: float) -> float:
-        return (self._turn + 1) * MINUTE_S + self._phase - now
-
-
-def _meter(kind: str, limit: float, full_s: float, phase: float) -> _Rolling | _Bucket | _Window:
-    if kind == "rolling":
-        return _Rolling(limit)
-    return _Bucket(limit, full_s) if kind == "bucket" else _Window(limit, phase)
+    def _end(self, now: float) -> float:
+        return (floor((now - self._phase) / MINUTE_S) + 1) * MINUTE_S + self._phase
 
 
 class Quota:
@@ -165,16 +129,14 @@ class Quota:
 
     def __init__(self, deployments: Sequence[Deployment], phase: float) -> None:
         """Where its deployments declare different limits, the lowest are true. `phase` is that of a window, seconds."""
-        declared = [
-            (d.limits.rpm, d.limits.tpm, d.limits.itpm, d.limits.otpm, d.limits.max_parallel) for d in deployments
-        ]
         *limits, self._parallel = (
-            min((n for n in each if n is not None), default=None) for each in zip(*declared, strict=True)
+            min((n for d in deployments if (n := getattr(d.limits, name)) is not None), default=None)
+            for name in (*METERS, "max_parallel")
         )
         self.limits: tuple[int | None, ...] = tuple(limits)
         provider = deployments[0].provider
         kind, full_s = SHAPES[provider.dialect.get("shape", "")]
-        self._meters = [None if limit is None else _meter(kind, limit, full_s, phase) for limit in limits]
+        self._meters = [None if limit is None else _Meter(kind, limit, full_s, phase) for limit in limits]
         self._speaks = kind != "rolling" and provider.protocol not in _SILENT
         self._in_flight = 0
         self.uses: list[tuple[float, Cost]] = []
@@ -186,11 +148,9 @@ class Quota:
         if fault is not None and fault.factor is None:
             return Reply(now, now + _REFUSAL_S, error=Unavailable("out", status=503))
         cost = cost_of(deployment, asked.prompt, asked.cap or 0)
-        wait_s = max(
-            [meter.wait_s(now, n) for meter, n in zip(self._meters, cost, strict=True) if meter and n], default=0.0
-        )
-        if self._parallel is not None and self._in_flight >= self._parallel:
-            wait_s = max(wait_s, 1.0)
+        full = self._parallel is not None and self._in_flight >= self._parallel
+        waits = [meter.wait_s(now, n) for meter, n in zip(self._meters, cost, strict=True) if meter and n]
+        wait_s = max([1.0 if full else 0.0, *waits])
         if wait_s > 0:
             error = RateLimited("at its limit", status=429, retry_after_s=float(ceil(wait_s)))
             return Reply(now, now + _REFUSAL_S, error=error, said=self._said(now))
@@ -238,9 +198,5 @@ class Quota:
         """What its headers tell of every limit."""
         if not self._speaks:
             return ()
-        told = (
-            (name, limit, meter.left(now))
-            for name, limit, meter in zip(METERS, self.limits, self._meters, strict=True)
-            if meter
-        )
-        return tuple(Said(name, limit, floor(left), reset_s) for name, limit, (left, reset_s) in told)
+        told = [(*row[:2], *row[2].left(now)) for row in zip(METERS, self.limits, self._meters, strict=True) if row[2]]
+        return tuple(Said(name, limit, floor(left), reset_s) for name, limit, left, reset_s in told)

@@ -57,35 +57,16 @@ class World:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What came of the attempts at one deployment."""
-
-    answered: int = 0
-    refused: int = 0
-    failed: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def add(self, asked: Asked, reply: Reply) -> None:
-        """Count one more."""
-        if reply.error is None:
-            self.answered += 1
-            self.input_tokens += asked.prompt
-            self.output_tokens += reply.output
-        elif reply.error.kind == "RateLimited":
-            self.refused += 1
-        else:
-            self.failed += 1
-
-
-@dataclass(slots=True)
 class Result:
-    """What would have happened under one strategy; seconds. `sent` are (instant since the beginning, deployment id)."""
+    """What would have happened under one strategy; seconds. `sent` are (instant since the beginning, deployment id).
+
+    `tallies` count what came of the attempts at each deployment: calls (answered), refused, failed, and tokens.
+    """
 
     strategy: str
     world: World
     quotas: dict[str, Quota]
-    tallies: dict[str, Tally]
+    tallies: dict[str, Counter[str]]
     calls: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     waited: list[float] = field(default_factory=list)
@@ -114,24 +95,20 @@ class Result:
     def _of(self, deployment: Deployment) -> dict[str, Any]:
         tally, speed = self.tallies[deployment.id], self.world.speeds[deployment.id]
         quota = self.quotas[self.world.keys[deployment.id].quota]
-        usage = Usage(tally.input_tokens, tally.output_tokens)
+        usage = Usage(tally["input_tokens"], tally["output_tokens"])
         return {
             "deployment": deployment.id,
             "served_by": deployment.served_by,
-            "calls": tally.answered,
-            "share": round(tally.answered / max(1, self.calls), 4),
-            "refused": tally.refused,
-            "failed": tally.failed,
-            "input_tokens": tally.input_tokens,
-            "output_tokens": tally.output_tokens,
+            "calls": tally["calls"],
+            "share": round(tally["calls"] / max(1, self.calls), 4),
+            **{each: tally[each] for each in ("refused", "failed", "input_tokens", "output_tokens")},
             "utilisation": quota.utilisation(self.makespan_s),
             "cost_usd": usd(deployment.price.cost_nanousd(usage)) if deployment.price else None,
             "speed": {
-                "first_token_s": round(speed.first_token_s, 4),
-                "per_token_s": round(speed.per_token_s, 5),
+                "first_token_s": round(speed.first_token_s, 4), "per_token_s": round(speed.per_token_s, 5),
                 "from": speed.source,
             },
-        }
+        }  # fmt: skip
 
 
 def percentile(values: Sequence[float], p: int) -> float | None:
@@ -173,7 +150,7 @@ class _Simulation:
             sharing.setdefault(world.keys[each.id].quota, []).append(each)
         quotas = {key: Quota(those, phases.random() * MINUTE_S) for key, those in sharing.items()}
         strategy = policy.strategy or world.plan.links[0].group.strategy
-        self.result = Result(strategy, world, quotas, {each.id: Tally() for each in _deployments(world)})
+        self.result = Result(strategy, world, quotas, {each.id: Counter() for each in _deployments(world)})
 
     def run(self) -> None:
         """Let everything happen, in order."""
@@ -238,7 +215,11 @@ class _Simulation:
         self.result.quotas[self._world.keys[deployment.id].quota].settle(deployment, asked, reply)
         self._book(run, now).settle(deployment, _outcome(asked, reply), self._dice)
         run.call.heard(Ended() if reply.error is None else Failed(reply.error, now))
-        self.result.tallies[deployment.id].add(asked, reply)
+        tally = self.result.tallies[deployment.id]
+        if reply.error is None:
+            tally.update(calls=1, input_tokens=asked.prompt, output_tokens=reply.output)
+        else:
+            tally["refused" if reply.error.kind == "RateLimited" else "failed"] += 1
         self._step(run, now)
 
     def _finish(self, run: _Run, end: Done | Fail, now: float) -> None:
