@@ -11,10 +11,10 @@ from llmctl.core import errors
 from llmctl.core.catalog import MAX_LINKS, near_name
 from llmctl.core.errors import MATRIX, UsageError
 from llmctl.core.snapshot import RETRY_BUDGET_FLOOR, RETRY_BUDGET_FULL
+from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.book import BUDGET_PER_S, BUDGET_PER_SUCCESS
 from llmctl.routing.call import BACKOFF_CAP_S, BACKOFF_S, LASTING_S
 from llmctl.routing.demand import OVERLOAD
-from llmctl.routing.explain import table_of
 
 if TYPE_CHECKING:
     from llmctl.core.catalog import Settings
@@ -52,7 +52,7 @@ def classes(name: str | None = None) -> list[dict[str, Any]]:
 
 def strategies() -> list[dict[str, Any]]:
     """How each strategy chooses."""
-    return [dict(row) for row in table_of()]
+    return [{"strategy": name, "reason": strategy.words} for name, strategy in STRATEGIES.items()]
 
 
 def bounds(settings: Settings) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from llmctl.routing.call import Send, Wait
 from llmctl.routing.limits import METERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from llmctl.core.catalog import Deployment, Limits
     from llmctl.core.snapshot import DeploymentState, Snapshot
@@ -45,15 +45,8 @@ class Candidate:
 
     def as_json(self) -> dict[str, Any]:
         """The row that `route test --json` prints."""
-        return {
-            "deployment": self.deployment.id,
-            "chosen": self.chosen,
-            "reason": self.reason,
-            "headroom": dict(self.headroom),
-            "latency_ms": self.latency_ms,
-            "in_flight": self.in_flight,
-            "cooldown_s": self.cooldown_s,
-        }
+        row = {name: getattr(self, name) for name in self.__slots__ if name != "link"}
+        return row | {"deployment": self.deployment.id, "headroom": dict(self.headroom)}
 
 
 def explain(
@@ -68,20 +61,18 @@ def explain(
 
     `strategy` is the call's own, if it has one; `failed` names the error classes of the attempts before, by id.
     """
-    target = _target(decision)
-    rows: list[Candidate] = []
-    for n, link in enumerate(plan.links, 1):
-        name = strategy or link.group.strategy
-        for each in link.deployments:
-            if each is target:
-                reason = f"chosen: {_why_chosen(each, name, snapshot, now, decision)}"
-            else:
-                reason = _why_not(each, n - 1, plan, name, snapshot, now, decision, failed or {})
-            rows.append(candidate(each, n, snapshot, now, reason, chosen=each is target))
-    none = dict.fromkeys(("rpm", "tpm"), None)
-    left_out = [
-        Candidate(out.deployment, None, False, f"left out: {out.reason.message}", none) for out in plan.left_out
+    asked = decision.deployment if isinstance(decision, Send) else None
+    target = decision.target if isinstance(decision, Wait) else asked
+    looked = _Look(plan, snapshot, now, decision, target, strategy, failed or {})
+    rows = [
+        candidate(each, n, snapshot, now, looked.reason(each, n - 1), chosen=each is target)
+        for n, link in enumerate(plan.links, 1)
+        for each in link.deployments
     ]
+    none = dict.fromkeys(("rpm", "tpm"), None)
+    left_out = (
+        Candidate(out.deployment, None, False, f"left out: {out.reason.message}", none) for out in plan.left_out
+    )
     return [*rows, *left_out]
 
 
@@ -126,12 +117,6 @@ def span(seconds: float) -> str:
     return f"{ceil(seconds)} s" if seconds < 120 else f"{ceil(seconds / 60)} min"
 
 
-def _target(decision: Send | Wait | Done | Fail) -> Deployment | None:
-    if isinstance(decision, Wait):
-        return decision.target
-    return decision.deployment if isinstance(decision, Send) else None
-
-
 def _declared(limits: Limits) -> str:
     words = [f"{meter} {n:,}" for meter in METERS if (n := getattr(limits, meter)) is not None]
     return ", ".join(words) or "what the provider last said of it"
@@ -157,30 +142,62 @@ def _full(limits: Limits, state: DeploymentState, snapshot: Snapshot) -> list[st
     return words
 
 
-# ---------------------------------------------------------------- who was chosen
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One decision, to be told: what it was made on, and whom it is for (None at the end of a call)."""
 
+    plan: Plan
+    snapshot: Snapshot
+    now: float
+    decision: Send | Wait | Done | Fail
+    target: Deployment | None
+    strategy: str | None
+    failed: Mapping[str, str]
 
-def _why_chosen(
-    deployment: Deployment, name: str, snapshot: Snapshot, now: float, decision: Send | Wait | Done | Fail
-) -> str:
-    if isinstance(decision, Wait):
-        obstacle = kept_out(deployment, snapshot, now)
-        first = f"its answer is expected first; {obstacle}"
-        return first if obstacle else f"it is asked again after a pause of {span(decision.until - now)}"
-    assert isinstance(decision, Send), "nobody is chosen at the end of a call"
-    if snapshot.of(deployment.id).cooldown_until > now:
-        return f"no other can be asked, so it is, though {kept_out(deployment, snapshot, now)}"
-    strategy = STRATEGIES[name]
-    if decision.reason != strategy.words:
-        return decision.reason
-    load = strategy.load(deployment, snapshot, now)
-    unit = UNITS.get(name)
-    guess = (
-        ", a guess: nothing was measured yet"
-        if name == "adaptive" and not snapshot.of(deployment.id).measured_at
-        else ""
-    )
-    return strategy.words + (f" ({unit(load)}{guess})" if unit else "")
+    def reason(self, deployment: Deployment, link: int) -> str:
+        """Why `deployment`, of this link, is asked or is not."""
+        name = self.strategy or self.plan.links[link].group.strategy
+        if deployment is self.target:
+            return f"chosen: {self._why_chosen(deployment, name)}"
+        return self._why_not(deployment, link, name)
+
+    def _why_chosen(self, deployment: Deployment, name: str) -> str:
+        snapshot, now, decision = self.snapshot, self.now, self.decision
+        if isinstance(decision, Wait):
+            obstacle = kept_out(deployment, snapshot, now)
+            first = f"its answer is expected first; {obstacle}"
+            return first if obstacle else f"it is asked again after a pause of {span(decision.until - now)}"
+        assert isinstance(decision, Send), "nobody is chosen at the end of a call"
+        if snapshot.of(deployment.id).cooldown_until > now:
+            return f"no other can be asked, so it is, though {kept_out(deployment, snapshot, now)}"
+        strategy = STRATEGIES[name]
+        if decision.reason != strategy.words:
+            return decision.reason
+        load = strategy.load(deployment, snapshot, now)
+        unit, unknown = UNITS.get(name), not snapshot.of(deployment.id).measured_at
+        guess = ", a guess: nothing was measured yet" if name == "adaptive" and unknown else ""
+        return strategy.words + (f" ({unit(load)}{guess})" if unit else "")
+
+    def _why_not(self, deployment: Deployment, link: int, name: str) -> str:
+        target, decision = self.target, self.decision
+        if deployment.id in self.failed:
+            return f"asked before: {self.failed[deployment.id]}"
+        obstacle = kept_out(deployment, self.snapshot, self.now)
+        if obstacle:
+            return obstacle
+        if target is None:
+            return "ruled out by the failures before" if self.failed else "the call ends before it is asked"
+        chosen_link = self.plan.link_of(target)
+        if link > chosen_link:
+            return LATER
+        if link < chosen_link or not isinstance(decision, Send):
+            return "ruled out by the failures before"
+        if decision.probe and decision.reason != STRATEGIES[name].words:
+            return f"passed over: {target.id} is tried out by this call"
+        if decision.reason in NOT_PICKED:
+            return NOT_PICKED[decision.reason]
+        own, best = (STRATEGIES[name].load(each, self.snapshot, self.now) for each in (deployment, target))
+        return OTHERS[name](deployment, own, best)
 
 
 def _dollars(nanousd: float) -> str:
@@ -195,8 +212,6 @@ UNITS: dict[str, Callable[[float], str]] = {
     "cost-based-routing": _dollars,
 }
 """How the load of a strategy is told."""
-
-# ---------------------------------------------------------------- who was not
 
 OTHERS: dict[str, Callable[[Deployment, float, float], str]] = {
     "adaptive": lambda _, own, best: f"{'slower' if own > best else 'no faster'}: {span(own)} expected",
@@ -221,44 +236,8 @@ NOT_PICKED = {IN_TURN: "not its turn", DRAWN: "not drawn this time", NO_PRICE: "
 """The same where the pick did not look at the load, by its reason."""
 
 
-def _why_not(
-    deployment: Deployment,
-    link: int,
-    plan: Plan,
-    name: str,
-    snapshot: Snapshot,
-    now: float,
-    decision: Send | Wait | Done | Fail,
-    failed: Mapping[str, str],
-) -> str:
-    target = _target(decision)
-    if deployment.id in failed:
-        return f"asked before: {failed[deployment.id]}"
-    obstacle = kept_out(deployment, snapshot, now)
-    if obstacle:
-        return obstacle
-    if target is None:
-        return "ruled out by the failures before" if failed else "the call ends before it is asked"
-    chosen_link = plan.link_of(target)
-    if link > chosen_link:
-        return LATER
-    if link < chosen_link or not isinstance(decision, Send):
-        return "ruled out by the failures before"
-    if decision.probe and decision.reason != STRATEGIES[name].words:
-        return f"passed over: {target.id} is tried out by this call"
-    if decision.reason in NOT_PICKED:
-        return NOT_PICKED[decision.reason]
-    load = STRATEGIES[name].load
-    return OTHERS[name](deployment, load(deployment, snapshot, now), load(target, snapshot, now))
-
-
 def breaker(state: DeploymentState, now: float) -> str:
     """closed: it is asked; open: it rests; half-open: one call at a time tries it out."""
     if state.cooldown_until > now:
         return "open"
     return "half-open" if state.half_open else "closed"
-
-
-def table_of(strategies: Sequence[str] = tuple(STRATEGIES)) -> list[dict[str, str]]:
-    """The strategies with the reason for which each picks one of those that can start now."""
-    return [{"strategy": name, "reason": STRATEGIES[name].words} for name in strategies]
