@@ -97,17 +97,9 @@ def try_out(
     if as_json:
         repeated = {"distribution": dict(found.distribution), "refused": found.refused} if repeat else {}
         print_json({**found.as_json(), **repeated})
-        if found.target is None:
-            raise typer.Exit(_exit_of(found))
-        return
+        raise typer.Exit(found.exit)
     _print_test(found)
     end(found)
-
-
-def _exit_of(found: Preview) -> int:
-    from llmctl.routing.call import Fail
-
-    return found.decision.exit if isinstance(found.decision, Fail) else 0
 
 
 def _print_test(found: Preview) -> None:
@@ -116,19 +108,15 @@ def _print_test(found: Preview) -> None:
     print_candidates(found.candidates)
     calls = sum(found.distribution.values()) + found.refused
     if calls:
-        counted = [{"deployment": name, "calls": n, "share": f"{n / calls:.1%}"} for name, n in _most(found)]
+        most = sorted(found.distribution.items(), key=lambda each: -each[1])
+        counted = [{"deployment": name, "calls": n, "share": f"{n / calls:.1%}"} for name, n in most]
         table(("deployment", "calls", "share"), counted, right=("calls", "share"), keep=("deployment",))
     if found.refused:
         say(f"{found.refused} of {calls} calls would have been refused")
-    about = f"about {found.snapshot.prompt_tokens} input tokens"
     cost = found.cost_usd(found.target) if found.target else None
     price = "" if cost is None else f", about ${cost:.6f}"
     wait = f", in {found.start_in_s:.1f} s" if found.start_in_s else ""
-    say(f"{about}{price}{wait}; nothing was sent")
-
-
-def _most(found: Preview) -> list[tuple[str, int]]:
-    return sorted(found.distribution.items(), key=lambda each: -each[1])
+    say(f"about {found.snapshot.prompt_tokens} input tokens{price}{wait}; nothing was sent")
 
 
 # ---------------------------------------------------------------- list
@@ -236,14 +224,9 @@ def explain(
     from llmctl.cli import rules
 
     classes = rules.classes(error)
+    document = {"classes": classes}
     if error is None:
-        document = {
-            "classes": classes,
-            "strategies": rules.strategies(),
-            "bounds": rules.bounds(context.catalog.settings),
-        }
-    else:
-        document = {"classes": classes}
+        document |= {"strategies": rules.strategies(), "bounds": rules.bounds(context.catalog.settings)}
     if as_json:
         print_json(document)
         return
@@ -303,26 +286,23 @@ def _reset(context: Context, name: str | None, *, everything: bool) -> tuple[lis
     of_groups = {each: client.shared.group_key(each) for each in (client.catalog.groups if name is None else [name])}
     state = SqliteState(client.places.state)
 
-    def clear_named(documents: dict[str, Any]) -> list[dict[str, Any]]:
+    def cleared(documents: dict[str, Any]) -> dict[str, list[str]]:
         words = {key: clear(document, now, measured=everything) for key, document in documents.items()}
-        found = {each: [*words.get(keys[each].quota, ()), *words.get(keys[each].credential, ())] for each in keys}
-        rows = [
-            {"group": None, "deployment": each, "served_by": deployments[each].served_by, "what": what}
-            for each, what in found.items()
-        ]
-        rows += [
-            {"group": each, "deployment": None, "served_by": None, "what": words.get(key, [])}
-            for each, key in of_groups.items()
-        ]
-        return [row for row in rows if row["what"]]
+        return {key: what for key, what in words.items() if what}
 
-    def clear_all(documents: dict[str, Any]) -> int:
-        return sum(1 for document in documents.values() if clear(document, now, measured=everything))
-
-    named = (key for each in keys.values() for key in (each.quota, each.credential))
-    wanted = list(dict.fromkeys([*named, *of_groups.values()]))
-    rows = state.update_now(wanted, clear_named)
-    return rows, state.update_now(None, clear_all) if name is None else 0
+    named = [each for key in keys.values() for each in (key.quota, key.credential)]
+    what = state.update_now(list(dict.fromkeys([*named, *of_groups.values()])), cleared)
+    rows: list[dict[str, Any]] = [
+        {"group": None, "deployment": each, "served_by": deployments[each].served_by, "what": words}
+        for each, key in keys.items()
+        if (words := [*what.get(key.quota, ()), *what.get(key.credential, ())])
+    ]
+    rows += [
+        {"group": each, "deployment": None, "served_by": None, "what": what[key]}
+        for each, key in of_groups.items()
+        if key in what
+    ]
+    return rows, len(state.update_now(None, cleared)) if name is None else 0
 
 
 def _named(client: Client, name: str | None) -> dict[str, Deployment]:

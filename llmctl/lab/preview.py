@@ -55,6 +55,11 @@ class Preview:
         return next((each.deployment for each in self.candidates if each.chosen), None)
 
     @property
+    def exit(self) -> int:
+        """The exit code of a call that would fail, else 0."""
+        return self.decision.exit if isinstance(self.decision, Fail) else 0
+
+    @property
     def start_in_s(self) -> float:
         """In how many seconds it would be asked."""
         return max(0.0, self.decision.until - self.now) if isinstance(self.decision, Wait) else 0.0
