@@ -13,7 +13,10 @@ from llmctl.cli.options import (
     ByStrategy,
     Fallback,
     MaxWait,
+    Model,
     NoFallback,
+    Quiet,
+    Tag,
     examples,
     fallbacks_of,
     named_model,
@@ -52,9 +55,7 @@ def ask(
     prompt: Annotated[
         str | None, typer.Argument(metavar="[PROMPT]", help="What to ask; stdin is added after a blank line.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")
-    ] = None,
+    model: Model = None,
     system: Annotated[str | None, typer.Option("-s", "--system", metavar="TEXT", help="The system prompt.")] = None,
     file: Annotated[
         list[str] | None,
@@ -97,11 +98,9 @@ def ask(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show route, tokens and cost estimate; send nothing.")
     ] = False,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")
-    ] = None,
+    tag: Tag = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of this call; its row stays.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
+    quiet: Quiet = False,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="Say on stderr who answered, and what was left out.")
     ] = False,

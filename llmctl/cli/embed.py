@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.options import ByStrategy, examples, seconds, tags_of
+from llmctl.cli.options import ByStrategy, Quiet, Tag, examples, named_model, seconds, tags_of
 from llmctl.cli.prompt import stdin_is_piped
 from llmctl.core.errors import UsageError
 
@@ -62,24 +62,20 @@ def embed(
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, not to stdout.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document; errors as JSON too.")] = False,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")
-    ] = None,
+    tag: Tag = None,
     strategy: ByStrategy = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time allowed for each request: 30s, 5m.")] = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of these calls; their rows stay.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Turn texts into vectors: TEXT, files, or stdin, in batches, in their order."""
     context = of(ctx, json=as_json)
     if as_json and shape is not Format.json:
         raise UsageError(f"--json and --format {shape.value} exclude each other", hint="give one of them")
-    if model is not None and not model.strip():
-        raise UsageError("--model is empty", hint="name a model, or leave the option out")
     from llmctl.cli.embedding import write_vectors
 
     options = {
-        "model": model,
+        "model": named_model("--model", model),
         "dimensions": dimensions,
         "batch": batch,
         "parallel": parallel,

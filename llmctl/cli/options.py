@@ -26,6 +26,9 @@ class Strategy(StrEnum):
     cost_based_routing = "cost-based-routing"
 
 
+Model = Annotated[str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")]
+Tag = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
 ByStrategy = Annotated[
     Strategy | None,
     typer.Option("--strategy", metavar="NAME", help="How to choose among deployments (see route explain)."),

@@ -17,6 +17,7 @@ from llmctl.cli.options import (
     Fallback,
     Json,
     MaxWait,
+    Model,
     NoFallback,
     examples,
     fallbacks_of,
@@ -65,9 +66,7 @@ def try_out(
     prompt: Annotated[
         str | None, typer.Argument(metavar="[PROMPT]", help="What would be asked; stdin is added after a blank line.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")
-    ] = None,
+    model: Model = None,
     strategy: ByStrategy = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")] = None,
     fallback: Fallback = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.options import ByStrategy, Json, MaxWait, Strategy, examples, named_model, seconds
+from llmctl.cli.options import ByStrategy, Json, MaxWait, Model, Strategy, examples, named_model, seconds
 from llmctl.cli.output import one_line, print_json, say, table, write
 from llmctl.core.errors import UsageError
 
@@ -40,9 +40,7 @@ _DEPLOYMENTS = ("strategy", "deployment", "calls", "share", "refused", "failed",
 def simulate(
     ctx: typer.Context,
     *,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")
-    ] = None,
+    model: Model = None,
     trace: Annotated[
         str, typer.Option(metavar="FILE", help="CSV (t,in_tokens,out_tokens) or JSON lines; default: the ledger.")
     ] = "",
@@ -90,15 +88,11 @@ def simulate(
     faults += [fault("--slow", each, deployments) for each in slow or []]
     rows, source = _requests(client, trace, since, until, "" if all_models else name)
     keys = client.shared.keys_of(deployments)
+    speeds = _speeds(client, deployments, keys)
     world = World(
-        plan=plan,
-        keys=keys,
-        settings=client.catalog.settings,
-        speeds=_speeds(client, deployments, keys),
-        faults=faults,
-        max_tokens=max_tokens,
-        seed=seed,
-    )
+        plan=plan, keys=keys, settings=client.catalog.settings, speeds=speeds,
+        faults=faults, max_tokens=max_tokens, seed=seed,
+    )  # fmt: skip
     warn(client)
     rows = denser(rows, speed_up)
     _show(name, source, seed, world, [run(rows, world, policy).as_json() for policy in policies], as_json=as_json)
@@ -135,10 +129,8 @@ def _calls(client: Client, since: str, until: str, model: str) -> list[dict[str,
     before = parse_instant(until, now, None) if until else now
     found = History(client.places.ledger).list_calls(0, Filter(parse_instant(since, now, None), before, model or None))
     if not found:
-        whose = f" of {one_line(model)}" if model else ""
-        raise UsageError(
-            f"the ledger has no calls{whose} since {since}", hint="--since goes further back, --trace reads a file"
-        )
+        what = f"the ledger has no calls{f' of {one_line(model)}' if model else ''} since {since}"
+        raise UsageError(what, hint="--since goes further back, --trace reads a file")
     return found
 
 
@@ -171,18 +163,13 @@ def fault(option: str, text: str, deployments: Sequence[Deployment]) -> Fault:
     shape = "ID=START+LENGTH" + ("*FACTOR" if option == "--slow" else "")
     ids = [each.id for each in deployments]
     if not deployment or not plus or bool(star) != (option == "--slow"):
-        raise UsageError(
-            f"{option} {one_line(text)!r} is not {shape}", hint=f"for instance {option} {ids[0]}={_LIKE[option]}"
-        )
+        like = f"{option} {ids[0]}=10m+5m{'*8' if option == '--slow' else ''}"
+        raise UsageError(f"{option} {one_line(text)!r} is not {shape}", hint=f"for instance {like}")
     if deployment not in ids:
         hint = near_name(deployment, ids) or f"its deployments: {', '.join(ids)}"
-        raise UsageError(
-            f"{option}: no deployment of this group or its chain is called {one_line(deployment)!r}", hint=hint
-        )
+        what = f"no deployment of this group or its chain is called {one_line(deployment)!r}"
+        raise UsageError(f"{option}: {what}", hint=hint)
     return Fault(deployment, parse_duration(start), parse_duration(length), _factor(factor) if star else None)
-
-
-_LIKE = {"--outage": "10m+5m", "--slow": "10m+5m*8"}
 
 
 def _factor(text: str) -> float:
@@ -215,29 +202,16 @@ def _show(
 def _run_cells(run: Mapping[str, Any]) -> dict[str, Any]:
     kinds = ", ".join(f"{kind} {n}" for kind, n in run["failed_by"].items())
     waited, latency = run["waited_s"], run["latency_s"]
-    return {
-        **run,
-        "failed": f"{run['failed']} ({kinds})" if kinds else "0",
-        "waited_p50": waited["p50"],
-        "waited_p95": waited["p95"],
-        **{f"p{p}_s": latency[f"p{p}"] for p in (50, 95, 99)},
-        "cost_usd": _usd(run["cost_usd"]),
-    }
+    cells = {"failed": f"{run['failed']} ({kinds})" if kinds else "0", "cost_usd": _usd(run["cost_usd"])}
+    times = {f"waited_{p}": waited[p] for p in waited} | {f"{p}_s": latency[p] for p in latency}
+    return {**run, **cells, **times}
 
 
 def _deployment_cells(strategy: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    used = ", ".join(
-        f"{meter} {share['mean']:.0%} (peak {share['peak']:.0%})" for meter, share in row["utilisation"].items()
-    )
-    return {
-        **row,
-        "strategy": strategy,
-        "share": f"{row['share']:.1%}",
-        "in": row["input_tokens"],
-        "out": row["output_tokens"],
-        "used": used,
-        "cost_usd": _usd(row["cost_usd"]),
-    }
+    used = [f"{meter} {u['mean']:.0%} (peak {u['peak']:.0%})" for meter, u in row["utilisation"].items()]
+    cells = {"strategy": strategy, "share": f"{row['share']:.1%}", "used": ", ".join(used)}
+    tokens = {"in": row["input_tokens"], "out": row["output_tokens"]}
+    return {**row, **cells, **tokens, "cost_usd": _usd(row["cost_usd"])}
 
 
 def _usd(cost: float | None) -> str | None:
