@@ -231,7 +231,7 @@ class Client:
             plan = make_plan(self.catalog, name, fallbacks=None, obstacle=self.endpoints.obstacle)
         except LlmctlError:
             return False
-        return any(not deployment.is_local for link in plan.links for deployment in link.deployments)
+        return any(not deployment.is_local for deployment in plan.deployments)
 
     # ---------------------------------------------------------------- parts
 

@@ -78,7 +78,7 @@ def simulate(
     name = named_model("--model", model) or client.default_model
     # Nothing is sent, so that a deployment without a credential is asked too.
     plan = make_plan(client.catalog, name, fallbacks=None, obstacle=lambda _: None)
-    deployments = [deployment for link in plan.links for deployment in link.deployments]
+    deployments = plan.deployments
     wait_s = seconds("--max-wait", max_wait)
     names = dict.fromkeys([strategy, *(compare or [])])
     policies = [policy_of(client.catalog.settings, None, None, wait_s, each and each.value) for each in names]

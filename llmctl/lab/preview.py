@@ -80,7 +80,7 @@ class Preview:
 
     def _decision(self) -> dict[str, Any]:
         target, plan = self.target, self.ask.plan
-        link = plan.links[plan.link_of(target) if target else 0]
+        link = plan.link(target) if target else plan.links[0]
         row: dict[str, Any] = {
             "deployment": target.id if target else None,
             "provider": target.provider.name if target else None,
@@ -121,7 +121,7 @@ def _repeated(
     Time is simulated: waits take none, and each answer comes whole after about its expected length.
     """
     now, dice = engine.clock.now(), engine.shared.dice
-    counted = Counter({each.id: 0 for link in ask.plan.links for each in link.deployments})
+    counted = Counter({each.id: 0 for each in ask.plan.deployments})
     refused = 0
     for n in range(times):
         name = f"preview-{n}"

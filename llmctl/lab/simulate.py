@@ -76,7 +76,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """The result as `route simulate --json` shows it."""
-        rows = [self._of(deployment) for deployment in _deployments(self.world)]
+        rows = [self._of(deployment) for deployment in self.world.plan.deployments]
         costs = [row["cost_usd"] for row in rows if row["calls"]]
         return {
             "strategy": self.strategy,
@@ -146,11 +146,11 @@ class _Simulation:
         self._coming: list[tuple[float, int, Callable[[float], None]]] = []
         self._numbers = count()
         sharing: dict[str, list[Deployment]] = {}
-        for each in _deployments(world):
+        for each in world.plan.deployments:
             sharing.setdefault(world.keys[each.id].quota, []).append(each)
         quotas = {key: Quota(those, phases.random() * MINUTE_S) for key, those in sharing.items()}
         strategy = policy.strategy or world.plan.links[0].group.strategy
-        self.result = Result(strategy, world, quotas, {each.id: Counter() for each in _deployments(world)})
+        self.result = Result(strategy, world, quotas, {each.id: Counter() for each in world.plan.deployments})
 
     def run(self) -> None:
         """Let everything happen, in order."""
@@ -233,10 +233,6 @@ class _Simulation:
 
     def _book(self, run: _Run, now: float) -> Book:
         return Book(self._documents, self._world.keys, self._world.plan.name, run.id, now, run.size)
-
-
-def _deployments(world: World) -> list[Deployment]:
-    return [deployment for link in world.plan.links for deployment in link.deployments]
 
 
 def _outcome(asked: Asked, reply: Reply) -> Outcome:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.snapshot import RETRY_BUDGET_FULL, DeploymentState, Snapshot
 from llmctl.routing import demand, health
-from llmctl.routing.call import Send, Wait, credential_key
+from llmctl.routing.call import Send, Wait
 from llmctl.routing.instants import follow_clock
 from llmctl.routing.limits import GUESS, LEASE_S, METERS, MINUTE_S, Cost, Limited, cost_of
+from llmctl.routing.plan import credential_key
 from llmctl.routing.settle import note_answer, note_failure, note_use, tidy
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Book:
 
     def snapshot(self, plan: Plan) -> Snapshot:
         """What is known of each deployment of the plan, for a request of this size."""
-        deployments = [d for link in plan.links for d in link.deployments]
+        deployments = plan.deployments
         known = [q["speed"] for d in deployments if "speed" in (q := self._quota(d))]
         typical = tuple(sorted(s[i] for s in known)[len(known) // 2] for i in (0, 1)) if known else health.PRIOR
         return Snapshot(
@@ -187,7 +188,7 @@ class Book:
     def count(self, plan: Plan) -> None:
         """Take in that a request of this size was asked for: how many minutes of all deployments together it takes."""
         per_minute = 0.0
-        for deployment in (d for link in plan.links for d in link.deployments):
+        for deployment in plan.deployments:
             limited = Limited(deployment, self._quota(deployment), self.now)
             cost = self._cost(deployment, limited)
             rates = [limit / n for m, n in enumerate(cost) if n and (limit := limited.limit(m)) is not None]

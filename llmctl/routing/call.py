@@ -25,19 +25,21 @@ Drive it with `next(snapshot, now)`, do what it says, and tell it what was heard
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING
 
-from llmctl.core.errors import MATRIX, DeadlineExceeded, LlmctlError, NoCapacity, exit_of_chain
+from llmctl.routing import ending
 from llmctl.routing.balance import Choice, choose, expected_s
-from llmctl.routing.demand import OVERLOAD, lasts_s
+from llmctl.routing.demand import OVERLOAD
+from llmctl.routing.plan import credential_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llmctl.core.catalog import Deployment
+    from llmctl.core.errors import LlmctlError
     from llmctl.core.record import AttemptRole
-    from llmctl.core.snapshot import DeploymentState, Snapshot
+    from llmctl.core.snapshot import Snapshot
     from llmctl.routing.plan import Link, Plan
 
     Dice = Callable[[], float]
@@ -49,7 +51,6 @@ OVERTAKEN = 0.5
 LASTING_S = 300.0
 FIRM_S = 60.0
 """A place so near the deadline is firm at once: the next one may be a window away."""
-_LAST_DATE = 253_402_300_799.0  # 9999-12-31T23:59:59Z
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,6 @@ class Failed:
     now: float
 
 
-def credential_key(deployment: Deployment) -> str:
-    """What tells two credentials apart without reading them: the provider and the reference to its key."""
-    return f"{deployment.provider.name}:{deployment.api_key or deployment.provider.api_key}"
-
-
 class Call:
     """One user's ask from start to end. Not reusable."""
 
@@ -184,24 +180,16 @@ class Call:
         """Apply the matrix: set a retry, rule targets out, or end the call."""
         rule = error.rule
         if self._shown and not self.policy.restart:
-            self._end = self._broken(error)
+            self._end = Fail(*ending.broken(error))
             return
         if rule.onward == "no" or self.attempts >= self.policy.tries:
-            self._end = self._failed()
+            self._end = Fail(*ending.chain_failed(self.failures))
             return
         if rule.again != "no" and not self._shown and self._set_retry(target, error, now):
             return
-        match rule.onward:
-            case "if_configured":
-                if self.plan.links[self.plan.link_of(target)].group.on_content_filter != "fallback":
-                    self._end = self._failed()
-                self._excluded.add(target.id)
-            case "other_credential":
-                self._excluded |= {d.id for d in self._all() if credential_key(d) == credential_key(target)}
-            case "fitting_window":
-                self._excluded |= {d.id for d in self._all() if not _larger_window(d, target)}
-            case _:
-                self._excluded.add(target.id)
+        if rule.onward == "if_configured" and self.plan.link(target).group.on_content_filter != "fallback":
+            self._end = Fail(*ending.chain_failed(self.failures))
+        self._excluded |= self.plan.ruled_out_with(target, rule.onward)
 
     def _set_retry(self, target: Deployment, error: LlmctlError, now: float) -> bool:
         """Note when `target` may be asked again; False when it may not."""
@@ -229,10 +217,10 @@ class Call:
         if self._end is not None:
             return self._end
         if now >= self._deadline:
-            return self._stop(self._out_of_time(), now)
+            return self._stop(ending.out_of_time(self.policy.total_s, self.failures), now)
         usable = self._usable(snapshot)
         if not usable:
-            return self._stop(self._failed(), now)
+            return self._stop(ending.chain_failed(self.failures), now)
         ready_at = self._all_ready_at(usable, snapshot, now)
         takes_s = {d.id: expected_s(snapshot.of(d.id), snapshot) for d in usable}
         target = self._held(ready_at, takes_s, now)
@@ -246,11 +234,13 @@ class Call:
                     return self._send(choose(strategy, ready, snapshot, now, self._dice), now)
             target = min(usable, key=lambda d: ready_at[d.id] + takes_s[d.id])
         until = ready_at[target.id]
-        if until <= _LAST_DATE and self._is_hopeless(snapshot):
-            return self._stop(self._crowded_out(min(ready_at.values()), now, snapshot.demand), now)
+        if until <= ending.LAST_DATE and self._is_hopeless(snapshot):
+            return self._stop(ending.crowded_out(self.plan.name, min(ready_at.values()), now, snapshot.demand), now)
         if not self._may_wait(until, now, takes_s[target.id]):
             first = min(usable, key=lambda d: ready_at[d.id])
-            return self._stop(self._no_start(first, ready_at[first.id], now, snapshot), now)
+            until, why = ready_at[first.id], self._kept_out(first, ready_at[first.id], snapshot)
+            option = "--timeout" if until >= self._deadline else "--max-wait"
+            return self._stop(ending.no_start(until, now, why, option, self.failures, self.plan.deployments), now)
         return self._wait(target, until, now, snapshot)
 
     def _is_hopeless(self, snapshot: Snapshot) -> bool:
@@ -291,7 +281,7 @@ class Call:
         """The target whose backoff is waited for; None when another of its link can start, or it may not."""
         held = self._again
         if held is not None:
-            link = self.plan.links[self.plan.link_of(held)]
+            link = self.plan.link(held)
             if any(ready_at.get(d.id, inf) <= now for d in link.deployments if d.id != held.id):
                 return None
             not_before = self._not_before[held.id]
@@ -316,7 +306,7 @@ class Call:
         return Wait(until, self._kept_out(target, until, snapshot), target, firm_at)
 
     def _kept_out(self, target: Deployment, until: float, snapshot: Snapshot) -> str:
-        return target.served_by + (self._why.get(target.id) or _obstacle(snapshot.of(target.id), until))
+        return target.served_by + (self._why.get(target.id) or ending.obstacle(snapshot.of(target.id), until))
 
     def _send(self, choice: Choice, now: float) -> Send:
         target = choice.deployment
@@ -339,6 +329,11 @@ class Call:
         self.waited_s = self._waited(now)
         self._waiting_since, self._firm_at = None, inf
 
+    def _stop(self, end: tuple[LlmctlError, int], now: float) -> Fail:
+        self._end_wait(now)
+        self._end = failed = Fail(*end)
+        return failed
+
     def _all_ready_at(self, usable: list[Deployment], snapshot: Snapshot, now: float) -> dict[str, float]:
         """When each may start. A sole one may despite its cooldown, and despite a refusal it cannot wait out."""
         sole = sum(1 for d in usable if self._may_wait(self._not_before.get(d.id, now), now)) == 1
@@ -352,102 +347,3 @@ class Call:
                 until.append(state.blocked_until)
             ready_at[each.id] = max(until)
         return ready_at
-
-    def _all(self) -> list[Deployment]:
-        return [deployment for link in self.plan.links for deployment in link.deployments]
-
-    # ---------------------------------------------------------------- how it ends
-
-    def _stop(self, end: Fail, now: float) -> Fail:
-        self._end_wait(now)
-        self._end = end
-        return end
-
-    def _failed(self) -> Fail:
-        """The end of a chain of failures (rule 7), told by the failure that its exit code stands for."""
-        last = self.failures[-1]
-        if last.rule.blame == "caller":
-            return Fail(last, last.exit_code)
-        exit_code = exit_of_chain(self.failures[0], self.failures[1:])
-        return Fail(self._told_by(exit_code) or self.failures[0], exit_code)
-
-    def _told_by(self, exit_code: int) -> LlmctlError | None:
-        return next((error for error in reversed(self.failures) if error.exit_code == exit_code), None)
-
-    def _broken(self, error: LlmctlError) -> Fail:
-        """The end of an answer that broke while it was being shown: incomplete, unless it was refused for good."""
-        return Fail(error, MATRIX["AnswerIncomplete"].exit if error.rule.may_succeed_later else error.exit_code)
-
-    def _crowded_out(self, until: float, now: float, demand: float) -> Fail:
-        """The end of a call that an overload leaves no room for: not before that has faded is it worth coming back."""
-        back = max(until, now + lasts_s(demand))
-        what = (
-            f"overload: {demand:.0%} of what the limits allow is asked of {self.plan.name!r}, and smaller requests "
-            f"take it all; come back after {_date(back)} (in {ceil(back - now)} s)"
-        )
-        hint = "ask for less at once (a shorter prompt, a lower --max-tokens), or add a fallback"
-        return Fail(NoCapacity(what, hint=hint, retry_after_s=round(back - now, 3)), MATRIX["NoCapacity"].exit)
-
-    def _no_start(self, first: Deployment, until: float, now: float, snapshot: Snapshot) -> Fail:
-        """The end of a call that cannot wait for `first`: told by a failure that may pass, where there is one."""
-        when = _date(until)
-        code = MATRIX["NoCapacity"].exit
-        told = self._told_by(code)
-        if told is not None:
-            told.hint = f"{told.hint}{told.hint and '; '}the earliest next start is {when or 'never'}"
-            return Fail(told, code)
-        if not when:
-            what = f"the request is larger than any limit{_largest_limit(self._all())}: no target can ever start"
-            hint = "shorten the prompt, lower --max-tokens, or raise the limit"
-            return Fail(NoCapacity(what + self._last_words(), hint=hint), code)
-        option = "--timeout" if until >= self._deadline else "--max-wait"
-        why = self._kept_out(first, until, snapshot) + self._last_words()
-        what = f"no target can start before {when} (in {ceil(until - now)} s): {why}"
-        hint = f"allow a longer {option}, or add a fallback"
-        return Fail(NoCapacity(what, hint=hint, retry_after_s=round(until - now, 3)), code)
-
-    def _out_of_time(self) -> Fail:
-        error = DeadlineExceeded(
-            f"no whole answer within {self.policy.total_s:g} s{self._last_words()}",
-            hint="allow more time with --timeout",
-        )
-        return Fail(error, error.exit_code)
-
-    def _last_words(self) -> str:
-        return f" (last: {self.failures[-1].message})" if self.failures else ""
-
-
-def _obstacle(state: DeploymentState, until: float) -> str:
-    """Why a target may not start until then, in words that follow its name."""
-    if state.cooldown_until >= until:
-        return " is cooling" + (f" after {state.why}" if state.why else "")
-    return (
-        " is being tried out by another call" if state.half_open and state.probed_until >= until else " is at its limit"
-    )
-
-
-def _date(instant: float) -> str:
-    """The instant as an ISO date in UTC; "" for one that no calendar holds."""
-    if instant > _LAST_DATE:
-        return ""
-    from datetime import UTC, datetime  # only failures need them
-
-    return datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _largest_limit(deployments: list[Deployment]) -> str:
-    """The most tokens that any of them declares to take at once, for a message; "" where none declares any."""
-    meters = [(m, d) for d in deployments for m in ("tpm", "itpm") if getattr(d.limits, m) is not None]
-    if not meters:
-        return ""
-    meter, largest = max(meters, key=lambda each: getattr(each[1].limits, each[0]))
-    return f" (the largest is {meter} {getattr(largest.limits, meter):,} of {largest.served_by})"
-
-
-def _larger_window(other: Deployment, than: Deployment) -> bool:
-    """Whether `other` may take a prompt that `than` refused; an unknown window may."""
-    if other.id == than.id:
-        return False
-    if other.context_window is None:
-        return True
-    return than.context_window is None or other.context_window > than.context_window

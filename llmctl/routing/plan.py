@@ -41,9 +41,40 @@ class Plan:
     links: tuple[Link, ...]
     left_out: tuple[LeftOut, ...] = ()
 
+    @property
+    def deployments(self) -> tuple[Deployment, ...]:
+        """All that can be asked, in the order of the chain."""
+        return tuple(deployment for link in self.links for deployment in link.deployments)
+
     def link_of(self, deployment: Deployment) -> int:
         """The position of the link that holds `deployment`."""
         return next(i for i, link in enumerate(self.links) if deployment in link.deployments)
+
+    def link(self, deployment: Deployment) -> Link:
+        """The link that holds `deployment`."""
+        return self.links[self.link_of(deployment)]
+
+    def ruled_out_with(self, target: Deployment, onward: str) -> set[str]:
+        """The ids that need not be asked when `target` has failed, itself among them; `onward` as in the matrix."""
+        if onward == "other_credential":
+            return {d.id for d in self.deployments if credential_key(d) == credential_key(target)}
+        if onward == "fitting_window":
+            return {d.id for d in self.deployments if not _larger_window(d, target)}
+        return {target.id}
+
+
+def credential_key(deployment: Deployment) -> str:
+    """What tells two credentials apart without reading them: the provider and the reference to its key."""
+    return f"{deployment.provider.name}:{deployment.api_key or deployment.provider.api_key}"
+
+
+def _larger_window(other: Deployment, than: Deployment) -> bool:
+    """Whether `other` may take a prompt that `than` refused; an unknown window may."""
+    if other.id == than.id:
+        return False
+    if other.context_window is None:
+        return True
+    return than.context_window is None or other.context_window > than.context_window
 
 
 def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, obstacle: Obstacle) -> Plan:

@@ -92,8 +92,7 @@ class Shared:
 
     def place(self, plan: Plan, call_id: str, size: Size) -> Place:
         """Where one call works in it."""
-        deployments = [d for link in plan.links for d in link.deployments]
-        return Place(self, self.keys_of(deployments), self.group_key(plan.name), call_id, size)
+        return Place(self, self.keys_of(plan.deployments), self.group_key(plan.name), call_id, size)
 
     def group_key(self, name: str) -> str:
         """The name of the document of a group."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SETTINGS = """
 [run]
 branch = true
-include = */llmctl/routing/call.py
+include = */llmctl/routing/call.py, */llmctl/routing/ending.py
 [report]
 exclude_also = if TYPE_CHECKING:
 """
