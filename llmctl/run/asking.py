@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.catalog import MAX_RETRIES
 from llmctl.core.errors import ConfigInvalid, UsageError
-from llmctl.core.types import Message, Params, ResponseFormat, Text, Tool
+from llmctl.core.types import Message, Params, Request, ResponseFormat, Text, Tool
 from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.call import Policy
 
@@ -99,6 +99,19 @@ def within(name: str, value: T, most: float = float_info.max) -> T:
         allowed = "0 or more" if most == float_info.max else f"0 to {most:g}"
         raise UsageError(f"{name}: {value!r} is not a number of {allowed}", hint="times are seconds")
     return value
+
+
+def with_defaults(request: Request, defaults: Params) -> Request:
+    """`request` with the deployment's parameters where it gives none of its own."""
+    if defaults == Params():
+        return request
+    own = request.params
+    chosen = {
+        name: getattr(own, name) if getattr(own, name) not in (None, ()) else getattr(defaults, name)
+        for name in Params.__dataclass_fields__
+        if name != "extra"
+    }
+    return replace(request, params=Params(**chosen, extra={**defaults.extra, **own.extra}))
 
 
 def policy_of(

@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import DeadlineExceeded, LlmctlError, Unauthorized, UsageError
 from llmctl.core.record import Answer, Attempt, CallRecord, ulid
-from llmctl.core.types import Completion, Event, Params, Usage
+from llmctl.core.types import Completion, Event, Usage
 from llmctl.routing.book import Size
 from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
 from llmctl.routing.limits import LEASE_S
-from llmctl.run.accounts import (
-    attempt_of,
-    cost_of,
-    estimate_prompt,
-    outcome_of,
-    state_of,
-    transcript_of,
-    usage_of,
-)
+from llmctl.run.accounts import attempt_of, cost_of, estimate_prompt, outcome_of, state_of, transcript_of, usage_of
+from llmctl.run.asking import with_defaults
 from llmctl.run.attempt import AttemptRun, Limits
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Hooks, Waiting
 
@@ -187,7 +180,7 @@ class CallRun:
             async with self._held_on_to(send.deployment):
                 run = self.last = AttemptRun(
                     send.deployment,
-                    _with_defaults(self.ask.request, send.deployment.params),
+                    with_defaults(self.ask.request, send.deployment.params),
                     await self._endpoint(send),
                     _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
                 )
@@ -323,7 +316,7 @@ class CallRun:
 
     def _route(self) -> dict[str, Any]:
         """How the one who answered was chosen."""
-        link = self.ask.plan.links[self.ask.plan.link_of(self.last.deployment)] if self.last else self.ask.plan.links[0]
+        link = self.ask.plan.link(self.last.deployment) if self.last else self.ask.plan.links[0]
         before = ", ".join(f"{a.outcome} at {a.deployment}" for a in self.attempts[:-1])
         reason = f"after {before}: {self._reason}" if before else self._reason
         return {"strategy": self.ask.policy.strategy or link.group.strategy, "reason": reason, "complexity": None}
@@ -332,8 +325,7 @@ class CallRun:
 def _total_s(ask: Ask, prompt_tokens: int) -> float:
     """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
     total_s = ask.policy.total_s
-    local = any(deployment.is_local for link in ask.plan.links for deployment in link.deployments)
-    if not local or ask.fixed_deadline:
+    if ask.fixed_deadline or not any(deployment.is_local for deployment in ask.plan.deployments):
         return total_s
     from llmctl.run.local import first_token_s
 
@@ -354,16 +346,3 @@ def _limits(settings: Settings, send: Send, prompt_tokens: int, *, streams: bool
 
         wait_s = max(wait_s, first_token_s(prompt_tokens))
     return Limits(settings.connect_s, wait_s, settings.idle_s, send.remaining_s)
-
-
-def _with_defaults(request: Request, defaults: Params) -> Request:
-    """`request` with the deployment's parameters where it gives none of its own."""
-    if defaults == Params():
-        return request
-    own = request.params
-    chosen = {
-        name: getattr(own, name) if getattr(own, name) not in (None, ()) else getattr(defaults, name)
-        for name in Params.__dataclass_fields__
-        if name != "extra"
-    }
-    return replace(request, params=Params(**chosen, extra={**defaults.extra, **own.extra}))
