@@ -6,7 +6,7 @@ All instants are Unix seconds, all durations seconds. A deployment that is absen
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +15,7 @@ RETRY_BUDGET_FULL = 10.0
 RETRY_BUDGET_FLOOR = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(NamedTuple):
     """What a provider said of one limit: how much it is, what remains of it, and in how many seconds it is whole again.
 
     `meter` is "rpm", "tpm", "itpm" or "otpm" (a minute's requests, tokens, input tokens, output tokens), or "rpd" or

@@ -7,9 +7,8 @@ beside the strategies: whom nobody has heard of lately is tried out by one call 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.types import Usage
 from llmctl.routing.health import PREFILL_TOKENS_PER_S
@@ -38,8 +37,7 @@ FILL = 0.25
 """How much slower a deployment counts when nothing is left of its limits: what is nearly full is kept for later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Strategy:
+class Strategy(NamedTuple):
     """A row of the table; `words` say in what its pick is best, for people; `probes` whether it needs fresh estimates.
 
     A pick gives its own reason where it looked at something else than the load, "" where `words` are true.
@@ -51,8 +49,7 @@ class Strategy:
     probes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Who is asked and why; `probe` when it is tried out."""
 
     deployment: Deployment

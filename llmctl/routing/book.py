@@ -7,9 +7,8 @@ reserving ahead; what a dead process reserved expires with its lease.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.core.snapshot import RETRY_BUDGET_FULL, DeploymentState, Snapshot
 from llmctl.routing import demand, health
@@ -38,16 +37,14 @@ _NEXT_S = 1e-6
 _HOSTED_WIDTH, _OWN_WIDTH = 100.0, 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """Under which names the documents of a deployment are kept."""
 
     quota: str
     credential: str
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(NamedTuple):
     """How large a request is expected to be: tokens. `max_tokens` is the caller's own cap on the answer."""
 
     prompt: int

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.routing import ending
 from llmctl.routing.balance import Choice, choose, expected_s
@@ -69,8 +69,7 @@ class Policy:
     strategy: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """Ask this deployment now; `remaining_s` is what is left of the deadline, `reason` why this one.
 
     `probe` when it is tried out; `retry` when it was asked before.
@@ -85,8 +84,7 @@ class Send:
     retry: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Come back at `until` (Unix seconds) to ask `target`; its place is held, firmly from `firm_at`. `why` is words."""
 
     until: float
@@ -95,34 +93,29 @@ class Wait:
     firm_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The call has its answer, from `deployment`; `fallback` when that is not of the first link."""
 
     deployment: Deployment
     fallback: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Fail:
+class Fail(NamedTuple):
     """The call has no answer."""
 
     error: LlmctlError
     exit: int
 
 
-@dataclass(frozen=True, slots=True)
 class Shown:
     """Something of the answer reached the user."""
 
 
-@dataclass(frozen=True, slots=True)
 class Ended:
     """The attempt gave a whole answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """The attempt failed at `now`."""
 
     error: LlmctlError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.catalog import MAX_LINKS
 from llmctl.core.errors import ContextExceeded, LlmctlError, UsageError
@@ -17,16 +17,14 @@ if TYPE_CHECKING:
     Obstacle = Callable[[Deployment], LlmctlError | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """One link of a chain: a group, and those of its deployments that can be asked."""
 
     group: Group
     deployments: tuple[Deployment, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(NamedTuple):
     """A deployment that cannot be asked, and why."""
 
     deployment: Deployment
