@@ -10,8 +10,7 @@ import asyncio
 import os
 import signal
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.cli.fetching import offer
 from llmctl.cli.notes import Notes
@@ -29,8 +28,7 @@ EXIT_PIPE = 141
 EXIT_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
+class Show(NamedTuple):
     """How an answer is shown."""
 
     streams: bool

@@ -5,9 +5,8 @@ Nothing is read from the current directory unasked. Nothing here touches the dis
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 APP = "llmctl"
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """The data directory and the configuration files, later ones winning. `chosen` when the user named the files."""
 
     home: Path

@@ -7,7 +7,7 @@ It is put together by `core/build`. Credentials are not here: a deployment holds
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.core.errors import UsageError
 from llmctl.core.money import Price
@@ -64,8 +64,7 @@ class Provider:
         return (*self.address, f"{self.name.upper().replace('-', '_')}_API_BASE")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What it admits a minute: requests, tokens, input and output tokens; and calls in flight. None is unlimited."""
 
     rpm: int | None = None
@@ -88,7 +87,7 @@ class Deployment:
     api_version: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     params: Params = Params()  # noqa: RUF009 - frozen, so it may be shared
-    limits: Limits = Limits()
+    limits: Limits = Limits()  # noqa: RUF009
     weight: float = 1.0
     price: Price | None = None
     base_model: str = ""

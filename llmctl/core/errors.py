@@ -7,8 +7,7 @@ whether the next one is, how long the deployment rests, whose fault it was, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from llmctl.core.record import Attempt
@@ -18,8 +17,7 @@ Onward = Literal["yes", "other_credential", "fitting_window", "if_configured", "
 Blame = Literal["provider", "network", "credential", "request", "caller", "llmctl"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """What is done about one class of error.
 
     `again`: the same target - never, once, after jittered backoff, or when Retry-After fits the patience.

@@ -6,8 +6,7 @@ number. An unknown price is None all the way up: never 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from llmctl.core.types import Usage
@@ -16,8 +15,7 @@ NANO = 1_000_000_000
 _MILLION = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Nano-dollars per million tokens; a cached or written price of None means the input price."""
 
     input: int

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.errors import (
     BadResponse,
@@ -48,8 +48,7 @@ _SHORTEST_CUT = 8
 """How much of a key at least must show before what is left of it after a cut is masked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The time limits of one attempt, in seconds; `total_s` is what is left of the call's deadline."""
 
     connect_s: float

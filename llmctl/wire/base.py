@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from llmctl.core.errors import ConfigInvalid
 
@@ -79,8 +79,7 @@ class Endpoint:
         return headers
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(NamedTuple):
     """One HTTP request, whole. Header names are lower-case."""
 
     method: str
@@ -89,8 +88,7 @@ class HttpRequest:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """An encoded request, and the parameters this provider cannot take (each to be announced, never silently lost)."""
 
     http: HttpRequest

@@ -7,8 +7,7 @@ of at most 1 MiB, one event of at most 1 MiB. What the bytes mean is the wire's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.errors import BadResponse
 
@@ -19,8 +18,7 @@ MAX_LINE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
+class ServerEvent(NamedTuple):
     """One dispatched event: its name ("" when unnamed) and its data lines joined by LF."""
 
     name: str
