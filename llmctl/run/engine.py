@@ -142,8 +142,10 @@ class CallRun:
             error = raised
             raise
         finally:
-            await self._place.release()
-            await self._finish(error)
+            try:
+                await self._place.release()
+            finally:  # also when it is cancelled here, perhaps once more: the row is to be complete
+                await self._finish(error)
 
     async def _steps(self) -> AsyncGenerator[Event, None]:
         clock, hooks = self._engine.clock, self._engine.hooks
