@@ -188,8 +188,9 @@ class Book:
         for deployment in plan.deployments:
             limited = Limited(deployment, self._quota(deployment), self.now)
             cost = self._cost(deployment, limited)
-            rates = [limit / n for m, n in enumerate(cost) if n and (limit := limited.limit(m)) is not None]
-            per_minute += min(rates, default=inf)
+            if limited.fits_ever(cost):
+                rates = [limit / n for m, n in enumerate(cost) if n and (limit := limited.limit(m)) is not None]
+                per_minute += max(1.0, min(rates, default=inf))
         demand.count(self._group, self.now, self._tokens, 1 / per_minute if per_minute else 0.0)
         self._group["at"] = self.now
 

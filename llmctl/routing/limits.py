@@ -124,12 +124,12 @@ class Limited:
         """How many requests are under way."""
         return sum(1 for row in self.open if row[0] <= self.now)
 
-    def limit(self, meter: int) -> float | None:
-        """The limit of a meter as it is believed now; None for none."""
+    def limit(self, meter: int, *, heard_after: float = -inf) -> float | None:
+        """The limit of a meter as it is believed now; None for none. A word must have been `heard_after` then."""
         declared = self._declared[meter]
         said = self._said.get(METERS[meter])
         limit: float | None = declared
-        if said and said[2] is not None and (declared is None or said[2] < declared):
+        if said and said[2] is not None and said[0] > heard_after and (declared is None or said[2] < declared):
             limit = said[2]
         return limit if limit is None or meter == 0 else limit * MARGIN * self._kept
 
@@ -151,8 +151,11 @@ class Limited:
         return max(0.0, left)
 
     def fits_ever(self, cost: Cost) -> bool:
-        """Whether a request is no larger than every limit."""
-        limits = (self.limit(meter) for meter in range(len(METERS)))
+        """Whether a request is no larger than every limit: one that was said lately, where it is not declared.
+
+        What is asked of nobody is never heard of again, so a word that is wrong, or was overtaken, must not last.
+        """
+        limits = (self.limit(meter, heard_after=self.now - MINUTE_S) for meter in range(len(METERS)))
         return self._parallel != 0 and all(limit is None or n <= limit for n, limit in zip(cost, limits, strict=True))
 
     def earliest(self, cost: Cost, after: float = 0.0) -> float:
@@ -162,6 +165,8 @@ class Limited:
         """
         if not self.fits_ever(cost):
             return inf
+        requests, tokens, prompt, output = (self._at_most(meter, n) for meter, n in enumerate(cost))
+        cost = (requests, tokens, prompt, output)
         start = max(self.now, after)
         for _ in range(_STEPS + 2 * len(self.open)):
             later = max([start, *self._delays(start, cost)])

@@ -281,6 +281,19 @@ def test_a_limit_that_shrinks_is_believed_and_one_that_grows_beyond_the_declared
         assert Limited(declared, quota, T0 + 1).earliest((1, 900, 0, 900)) == T0 + 1
 
 
+@pytest.mark.parametrize("shape", ["", "bucket", "window"])
+@pytest.mark.parametrize(("meter", "declared"), [("tpm", {"tpm": 5000}), ("tpm", {}), ("rpm", {"rpm": 5})])
+def test_a_limit_that_is_too_small_for_a_request_refuses_it_only_while_the_word_is_fresh(
+    shape: str, meter: str, declared: dict[str, int]
+):
+    asked, quota, cost = deployment(shape=shape, **declared), {}, (1, 300, 100, 200)
+    learn(asked, quota, T0, T0, (Said(meter, 0.5, 0.0, 1.0),))
+    assert Limited(asked, quota, T0 + 59).earliest(cost) == inf
+    assert T0 + 61 <= Limited(asked, quota, T0 + 61).earliest(cost) <= T0 + 180
+    too_large = deployment(shape=shape, tpm=299)
+    assert Limited(too_large, quota, T0 + 61).earliest(cost) == inf
+
+
 def test_the_word_of_an_earlier_request_does_not_undo_that_of_a_later_one():
     quota: dict[str, Any] = {}
     learn(deployment(tpm=100), quota, T0 + 5, T0 + 6, (Said("tpm", 100, 10, 30.0),))
