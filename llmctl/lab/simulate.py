@@ -180,6 +180,8 @@ class _Simulation:
             case Send():
                 self._send(run, decision, now)
             case Wait():
+                for n in range(1, int((decision.until - now) / _RENEW_S) + 1):
+                    self._at(now + n * _RENEW_S, lambda at: self._book(run, at).renew(decision.target))
                 self._at(decision.until, partial(self._step, run))
             case _:
                 self._finish(run, decision, now)

@@ -212,8 +212,14 @@ class Book:
             quota["probe"] = self.now + health.PROBE_S
 
     def hold(self, deployment: Deployment, start: float, firm_at: float) -> None:
-        """Hold a place for a request that may start then; smaller ones may take it until `firm_at`."""
-        self._open(deployment, start, start + _HELD_S, firm_at=max(firm_at, self.now))
+        """Hold a place for a request that may start then; smaller ones may take it until `firm_at`.
+
+        Who waits renews it: a place must not block others for as long as a dead process would have waited.
+        """
+        self._open(deployment, start, self._held_until(start), firm_at=max(firm_at, self.now))
+
+    def _held_until(self, start: float) -> float:
+        return min(start + _HELD_S, self.now + LEASE_S)
 
     def _open(self, deployment: Deployment, start: float, lease: float, *, firm_at: float) -> dict[str, Any]:
         quota = self._changed(self._keys[deployment.id].quota)
@@ -233,10 +239,10 @@ class Book:
         self._spend(self._keys[deployment.id].credential, -1.0)
 
     def renew(self, deployment: Deployment) -> None:
-        """Hold on to a request under way."""
+        """Hold on to a request under way, or to a place."""
         row = self._changed(self._keys[deployment.id].quota).get("open", {}).get(self._id)
         if row is not None:
-            row[1] = self.now + LEASE_S
+            row[1] = self._held_until(row[0]) if row[6] else self.now + LEASE_S
 
     def settle(self, deployment: Deployment, outcome: Outcome, dice: Dice) -> None:
         """Correct what was reserved by what was really used, and learn from how it went."""

@@ -158,11 +158,12 @@ class CallRun:
                     async with aclosing(self._attempt(send)) as events:
                         async for event in events:
                             yield event
-                case Wait(until, why):
+                case Wait(until, why, target):
                     wait_s, began = max(0.0, until - now), clock.monotonic()
                     hooks.tell(Waiting(wait_s, why))
                     try:
-                        await clock.sleep(wait_s)
+                        async with self._held_on_to(target):
+                            await clock.sleep(wait_s)
                     finally:
                         self._waited_s += clock.monotonic() - began
                 case Fail(error, exit_code):

@@ -165,7 +165,7 @@ class Place:
         return Book(documents, self._keys, self._group, call_id or self._id, now, self._size)
 
     async def renew(self, deployment: Deployment) -> None:
-        """Hold on to the request under way."""
+        """Hold on to the request under way, or to the place that is waited for."""
         await self._shared.update(self._names(deployment), lambda documents: self._book(documents).renew(deployment))
 
     async def settle(self, deployment: Deployment, outcome: Outcome) -> None:

@@ -180,6 +180,8 @@ class Town:
                 self._send(ask, decision.deployment)
             case Wait():
                 ask.places.append(decision.until)
+                for n in range(1, int((decision.until - self.now) / (LEASE_S / 3)) + 1):
+                    self.at(self.now + n * LEASE_S / 3, lambda: self.book(ask).renew(decision.target))
                 self.at(decision.until, lambda: self._next(ask))
             case _:
                 ask.end = decision

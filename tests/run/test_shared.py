@@ -377,19 +377,36 @@ def test_what_a_dead_process_reserved_is_free_after_its_lease_and_counts_as_used
     run_virtual(work())
 
 
-def test_the_place_of_a_dead_process_that_waited_is_free_soon_after_its_turn(town: Any) -> None:
+def test_the_places_of_dead_processes_that_waited_are_free_after_a_lease(town: Any) -> None:
     here = town({"models": {"m": group("a", rpm=1)}})
 
     async def work() -> None:
         assert kinds([await here.ask()]) == ["ok"]
-        call = here.client().call("hi", model="m", max_tokens=2, max_wait=70)
-        decision, *_ = await call._place.next(call.call)
-        assert isinstance(decision, Wait)
+        for n in range(1, 5):
+            call = here.client().call(model="m", max_wait=600, timeout=600, **SIZED)
+            decision, *_ = await call._place.next(call.call)
+            assert isinstance(decision, Wait)
+            assert decision.until == pytest.approx(EPOCH + 60 * n, abs=5)
         assert kinds([await here.ask(max_wait=70)]) == ["NoCapacity"]
-        await asyncio.sleep(decision.until - EPOCH + 6)
-        assert kinds([await here.ask(max_wait=0)]) == ["ok"]
+        await asyncio.sleep(LEASE_S + 1)
+        assert kinds([await here.ask()]) == ["ok"]
 
     run_virtual(work())
+    assert here.provider.times()[1] == pytest.approx(60, abs=1)
+
+
+def test_the_place_of_a_process_that_waits_is_kept_for_longer_than_a_lease(town: Any) -> None:
+    here = town({"models": {"m": group("a", rpm=1)}})
+
+    async def work() -> list[Any]:
+        assert kinds([await here.ask()]) == ["ok"]
+        waits = asyncio.gather(*(here.ask(max_wait=200) for _ in range(3)))
+        await asyncio.sleep(LEASE_S + 15)
+        assert kinds([await here.ask(max_wait=190)]) == ["NoCapacity"]
+        return await waits
+
+    assert kinds(run_virtual(work())) == ["ok"] * 3
+    assert len(here.provider.seen) == 4
 
 
 class Ahead(LoopClock):
