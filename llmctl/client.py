@@ -18,6 +18,7 @@ from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
 from llmctl.core.support import lacking, too_long
 from llmctl.core.types import Request
 from llmctl.routing.plan import make_plan
+from llmctl.routing.shape import is_whole
 from llmctl.run import asking, extras
 from llmctl.run.accounts import estimate_prompt
 from llmctl.run.background import BackgroundLoop, Pulled
@@ -81,7 +82,7 @@ class Client:
         if state is not None:
             self.state: State = state
         elif ledger is None:
-            self.state = SqliteState(self.places.state)
+            self.state = SqliteState(self.places.state, is_whole)
         else:
             self.state = MemoryState()
         self.shared = Shared(self.state, clock, self.endpoints, dice)

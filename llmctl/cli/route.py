@@ -274,6 +274,7 @@ def _reset(context: Context, name: str | None, *, everything: bool) -> tuple[lis
     """What was cleared of each named deployment and group, and how many other documents were cleared."""
     from llmctl.client import Client
     from llmctl.routing.health import clear
+    from llmctl.routing.shape import is_whole
     from llmctl.store.state import SqliteState
 
     client = Client(context.config_flags or None, environ=context.environ)
@@ -283,7 +284,7 @@ def _reset(context: Context, name: str | None, *, everything: bool) -> tuple[lis
     now = client.engine.clock.now()
     keys = client.shared.keys_of(deployments.values())
     of_groups = {each: client.shared.group_key(each) for each in (client.catalog.groups if name is None else [name])}
-    state = SqliteState(client.places.state)
+    state = SqliteState(client.places.state, is_whole)
 
     def cleared(documents: dict[str, Any]) -> dict[str, list[str]]:
         words = {key: clear(document, now, measured=everything) for key, document in documents.items()}

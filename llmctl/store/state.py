@@ -70,11 +70,12 @@ class SqliteState:
     collects what a person must hear.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Touches nothing yet."""
+    def __init__(self, path: Path | str, is_whole: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
+        """Touches nothing yet. A document that others wrote and that is not whole counts as absent."""
         self._database = Database(path, STEPS, disposable=True)
         self._worker = Worker("llmctl-state", holds=self._database)
         self._connection: sqlite3.Connection | None = None
+        self._is_whole = is_whole
         self._salt = b""
         self._prune_at = 0.0
         self._known: dict[str, tuple[bytes, bytes]] = {}
@@ -182,7 +183,9 @@ class SqliteState:
             document = _decode(body.decode())
         except (ValueError, RecursionError):
             return None
-        return self._remember(digest, body, document) if isinstance(document, dict) else None
+        if not isinstance(document, dict) or not self._is_whole(document):
+            return None
+        return self._remember(digest, body, document)
 
     def _put(
         self, connection: sqlite3.Connection, digest: str, document: Any, before: bytes | None, now: float

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -536,3 +537,16 @@ def test_the_state_serves_threads_loops_and_forks(tmp_path: Path) -> None:
         ask()
         ask()
         assert kind[5:] == ["x", "NoCapacity"]
+
+
+@pytest.mark.parametrize("body", ['{"uses":5,"open":[],"turn":null,"retries":{}}', '{"at":"1"}', '{"uses":[[1e999]]}'])
+def test_a_state_file_whose_documents_have_another_shape_counts_as_empty(tmp_path: Path, body: str) -> None:
+    config = {"models": {"m": group("a", rpm=6)}}
+    environ = {"OPENAI_API_KEY": "k", "LLMCTL_HOME": str(tmp_path)}
+    with Client(config, environ=environ, transport=ScriptedTransport(Reply.stream("x"))) as client:
+        for _ in range(2):
+            assert client.complete("hi", model="m").text == "x"
+            with closing(sqlite3.connect(client.places.state)) as connection:
+                assert connection.execute("UPDATE state SET body = ?", (body,)).rowcount == 3
+                connection.commit()
+        assert client.shared.warnings == []

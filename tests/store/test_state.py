@@ -553,6 +553,14 @@ def test_an_unreadable_document_counts_as_absent(file: Path, sqlite: SqliteState
     assert sqlite.warnings == []
 
 
+def test_a_document_of_others_that_is_not_whole_counts_as_absent(file: Path, sqlite: SqliteState) -> None:
+    sqlite.update_now(["k"], add)
+    picky = SqliteState(file, lambda document: document.get("n") != 1)
+    assert look(picky, "k") == {}
+    assert [picky.update_now(["k"], add) for _ in range(2)] == [1, 2]  # what it writes itself is whole
+    picky.close()
+
+
 def test_another_handle_is_believed_over_what_is_remembered(file: Path, sqlite: SqliteState) -> None:
     other = SqliteState(file)
     for n in range(1, 7, 2):
