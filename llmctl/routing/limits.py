@@ -16,7 +16,10 @@ a bucket that refills, or a counter that is reset. A declared limit below the pr
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from itertools import accumulate
 from math import floor, inf, sqrt
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ GUESS = (1.0, 0.1)
 """What real prompts are of their estimates, and how far they spread, until it is learned."""
 _TICK_S = 1e-6
 _STEPS = 64
+_heard = itemgetter(1)
 _Charges = list[tuple[float, float]]
 
 SHAPES: dict[str, tuple[str, float]] = {
@@ -104,10 +108,14 @@ class Limited:
         self.open = [row for row in live if not (row[6] and row[8] > since and (firm or row[7] >= size))]
         self._ahead = sum(1 for row in live if not row[6] or row[8] < since)
         dead = [(row[0], row[1] - LEASE_S + CONNECT_S, *row[2:]) for row in rows if row[1] <= now and not row[6]]
-        self.uses = [*quota.get("uses", ()), *dead]
+        self.uses = sorted([*quota.get("uses", ()), *dead], key=_heard) if dead else quota.get("uses", [])
         self._said = quota.get("said", {})
         self._doubt = DOUBTS * max(0.03, min(0.5, quota.get("ratio", GUESS)[1]))
         self._kept: float = 1.0 - quota.get("share", 0.0)
+        self._limits = [self._believed(meter, -inf) for meter in range(len(METERS))]
+        self._used: list[float] | None = None
+        self._heard: list[float] = []
+        self._sums: dict[int, list[float]] = {}
 
     def held(self, cost: Cost) -> Cost:
         """What a place held for a request of `cost` takes: its own doubt too, so that it will still fit."""
@@ -124,10 +132,13 @@ class Limited:
         """How many requests are under way."""
         return sum(1 for row in self.open if row[0] <= self.now)
 
-    def limit(self, meter: int, *, heard_after: float = -inf) -> float | None:
-        """The limit of a meter as it is believed now; None for none. A word must have been `heard_after` then."""
-        declared = self._declared[meter]
-        said = self._said.get(METERS[meter])
+    def limit(self, meter: int) -> float | None:
+        """The limit of a meter as it is believed now; None for none."""
+        return self._limits[meter]
+
+    def _believed(self, meter: int, heard_after: float) -> float | None:
+        """The limit of a meter, by a word that was heard after then, or as it is declared."""
+        declared, said = self._declared[meter], self._said.get(METERS[meter])
         limit: float | None = declared
         if said and said[2] is not None and said[0] > heard_after and (declared is None or said[2] < declared):
             limit = said[2]
@@ -135,9 +146,11 @@ class Limited:
 
     def used(self, meter: int) -> float:
         """What the last 60 s hold of a meter, with what is reserved."""
-        since = self.now - MINUTE_S
-        used = sum(u[2 + meter] for u in self.uses if u[1] > since) + sum(row[2 + meter] for row in self.open)
-        return float(used)
+        if self._used is None:
+            since = self.now - MINUTE_S
+            taken = [use[2:6] for use in self.uses if use[1] > since] + [row[2:6] for row in self.open]
+            self._used = [float(sum(each)) for each in zip(*taken, strict=True)] or [0.0] * len(METERS)
+        return self._used[meter]
 
     def headroom(self, meter: int) -> float | None:
         """What is left of a meter in this minute; None where it has no limit."""
@@ -155,7 +168,7 @@ class Limited:
 
         What is asked of nobody is never heard of again, so a word that is wrong, or was overtaken, must not last.
         """
-        limits = (self.limit(meter, heard_after=self.now - MINUTE_S) for meter in range(len(METERS)))
+        limits = (self._believed(meter, self.now - MINUTE_S) for meter in range(len(METERS)))
         return self._parallel != 0 and all(limit is None or n <= limit for n, limit in zip(cost, limits, strict=True))
 
     def earliest(self, cost: Cost, after: float = 0.0) -> float:
@@ -215,26 +228,42 @@ class Limited:
     # ---------------------------------------------------------------- a rolling minute
 
     def _rolling(self, t: float, meter: int, n: float, limit: float, span: float) -> float:
-        at = 2 + meter
-        held = [(u[1] + span, u[at]) for u in self.uses if u[1] + span > t]
+        if t == self.now and span == MINUTE_S and self.used(meter) + n <= limit + _TICK_S:
+            return t  # beside all that is or will be under way
+        heard, sums = self._past(meter)
+        gone = bisect_right(heard, t - span)
+        held: list[tuple[float, float]] = []
         later: list[tuple[float, float]] = []
         for row in self.open:
             if row[0] <= t:
                 end = max(self.now, row[0] + HEADERS_S) + span
-                held += [(end, row[at])] if end > t else []
+                held += [(end, row[2 + meter])] if end > t else []
             elif row[0] < t + span + HEADERS_S:
-                later.append((row[0], row[at]))
-        over = sum(m for _, m in held) + n - limit
-        if over > _TICK_S:
+                later.append((row[0], row[2 + meter]))
+        over = sums[-1] - sums[gone] + sum([m for _, m in held]) + n - limit
+        if over > _TICK_S:  # what was heard goes before what is under way
+            freed = bisect_left(sums, sums[gone] + over - _TICK_S, gone + 1)
+            if freed < len(sums):
+                return heard[freed - 1] + span + _TICK_S
+            over -= sums[-1] - sums[gone]
             for end, m in sorted(held):
                 over -= m
                 if over <= _TICK_S:
-                    return float(end) + _TICK_S
+                    return end + _TICK_S
         for start, m in sorted(later):  # what was reserved for later must still fit when its time comes
             held.append((start + HEADERS_S + span, m))
-            if sum(x for end, x in held if end > start) + n > limit + _TICK_S:
+            past = sums[-1] - sums[bisect_right(heard, start - span)]
+            if past + sum([x for end, x in held if end > start]) + n > limit + _TICK_S:
                 return start + _TICK_S
         return t
+
+    def _past(self, meter: int) -> tuple[list[float], list[float]]:
+        """When each use was heard, and what was used before each and in all."""
+        if not self._heard:
+            self._heard = [use[1] for use in self.uses]
+        if meter not in self._sums:
+            self._sums[meter] = [0.0, *accumulate([use[2 + meter] for use in self.uses])]
+        return self._heard, self._sums[meter]
 
     # ---------------------------------------------------------------- the provider's own word
 
