@@ -1,6 +1,6 @@
 """The state that all calls share, as one call uses it: decide and reserve in one step, hold on, settle at the end.
 
-Where the shared state cannot be used, this process goes on with one of its own, and says so once.
+Where the shared state cannot be used, this process goes on from what it knew of it last, alone, and says so once.
 """
 
 from __future__ import annotations
@@ -116,13 +116,23 @@ class Shared:
     async def update(self, keys: Sequence[str], work: Callable[[dict[str, Any]], T], *, to_the_end: bool = False) -> T:
         """What `work` returns on the shared documents; on this process's own where those cannot be used."""
         wanted = list(dict.fromkeys(keys))
+        seen: dict[str, Any] = {}
+
+        def seeing(documents: dict[str, Any]) -> T:
+            result = work(documents)
+            seen.update(documents)
+            return result
+
         if self.clock.monotonic() >= self._alone_until:
             try:
-                return await self.state.update(wanted, work, wait_s=WAIT_S, to_the_end=to_the_end)
+                result = await self.state.update(wanted, seeing, wait_s=WAIT_S, to_the_end=to_the_end)
             except StateUnusable as error:
                 self._alone_until = self.clock.monotonic() + ALONE_S
                 if not self.warnings:
                     self.warnings.append(f"limits and cooldowns are not shared with other processes: {error.message}")
+            else:
+                self._own.documents.update(seen)  # where to go on from, should the shared state break
+                return result
         return await self._own.update(wanted, work)
 
 

@@ -467,6 +467,29 @@ def test_where_the_state_breaks_a_process_goes_on_with_one_of_its_own_and_looks_
     run_virtual(work())
 
 
+class Locked(Breaks):
+    """A state that somebody else holds: nothing is done."""
+
+    async def update(self, keys: Sequence[str], work: Any, *, wait_s: float = 5.0, to_the_end: bool = False) -> Any:
+        return await super().update(keys, lambda _: None)
+
+
+def test_who_goes_on_alone_keeps_to_the_windows_it_knew(town: Any) -> None:
+    here = town({"models": {"m": group("a", rpm=3)}})
+
+    async def work() -> None:
+        client, locked = here.client(), Locked()
+        assert kinds(await here.crowd(2)) == ["ok"] * 2
+        assert kinds([await here.ask(client=client)]) == ["ok"]
+        client.shared.state = locked
+        assert kinds([await here.ask(client=client, max_wait=0)]) == ["NoCapacity"]
+        assert kinds([await here.ask(client=client, max_wait=61)]) == ["ok"]
+        assert locked.asked
+
+    run_virtual(work())
+    assert densest(here.provider.times()) == 3
+
+
 class SlowKeys(Endpoints):
     """A key command that takes its time."""
 
