@@ -101,7 +101,7 @@ class Book:
             turn=self._group.get("turn", 0),
             since_probe=self._group.get("since_probe", 0),
             demand=demand.share(self._group),
-            crowded_out=demand.crowds_out(self._group, self._tokens),
+            crowded_out=demand.crowds_out(self._group, self._tokens) and self._somebody_waits(),
         )
 
     def _state(self, deployment: Deployment, typical: tuple[float, float]) -> DeploymentState:
@@ -135,6 +135,11 @@ class Book:
             width=limits.max_parallel or (_HOSTED_WIDTH if fills else _OWN_WIDTH),
             headroom={METERS[m]: room for m in range(len(METERS)) if (room := limited.headroom(m)) is not None},
         )
+
+    def _somebody_waits(self) -> bool:
+        """Whether a place is held by another: what was asked for and refused at once stands in nobody's way."""
+        opened = (self._documents.get(keys.quota, {}).get("open", {}) for keys in self._keys.values())
+        return any(row[6] and row[1] > self.now for rows in opened for row in rows.values())
 
     def _quota(self, deployment: Deployment) -> dict[str, Any]:
         found: dict[str, Any] = self._documents.setdefault(self._keys[deployment.id].quota, {})

@@ -177,6 +177,17 @@ def test_nobody_is_refused_who_can_be_served_within_his_wait(town: Any) -> None:
     assert kinds(results) == ["ok"] * 50
 
 
+def test_a_crowd_that_was_refused_at_once_stands_in_nobodys_way(town: Any) -> None:
+    here = town({"models": {"m": group("a", rpm=3)}})
+
+    async def work() -> None:
+        assert kinds([await here.ask(max_wait=0) for _ in range(10)]) == ["NoCapacity"] * 7 + ["ok"] * 3
+        assert kinds([await here.ask(max_tokens=500, max_wait=70)]) == ["ok"]
+
+    run_virtual(work())
+    assert densest(here.provider.times()) == 3
+
+
 def test_who_may_not_wait_is_refused_at_once_with_the_instant(town: Any) -> None:
     here = town({"models": {"m": group("a", rpm=3)}})
 
