@@ -67,8 +67,8 @@ class Snapshot:
     """Limits, cooldowns and retry budgets at one instant, by deployment id and by credential key.
 
     `prompt_tokens` and `output_tokens` are what the request is expected to take; `turn` counts the group's decisions.
-    `demand` is what was asked of the group lately, as a share of what its limits allow; `crowded_out` when there is so
-    much that requests of this size cannot be served, in the long run.
+    `demand` is what was asked of the group lately, as a share of what its limits allow; `overtaking` the part of it
+    that was asked for by requests much smaller than this one.
     """
 
     deployments: Mapping[str, DeploymentState] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Snapshot:
     turn: int = 0
     since_probe: int = 0
     demand: float = 0.0
-    crowded_out: bool = False
+    overtaking: float = 0.0
 
     def of(self, deployment_id: str) -> DeploymentState:
         """The state of one deployment."""

@@ -101,7 +101,7 @@ class Book:
             turn=self._group.get("turn", 0),
             since_probe=self._group.get("since_probe", 0),
             demand=demand.share(self._group),
-            crowded_out=demand.crowds_out(self._group, self._tokens) and self._somebody_waits(),
+            overtaking=demand.overtaking(self._group, self._tokens) if self._somebody_waits() else 0.0,
         )
 
     def _state(self, deployment: Deployment, typical: tuple[float, float]) -> DeploymentState:
@@ -148,7 +148,8 @@ class Book:
     def _limited(self, deployment: Deployment, quota: dict[str, Any]) -> Limited:
         """The limits as they are for this request: one that held a place keeps its turn."""
         since, firm = self._held
-        return Limited(deployment, quota, self.now, self._tokens, since, firm=firm)
+        respects = 1 / demand.PASSES if demand.share(self._group) >= demand.OVERLOAD else 0.0
+        return Limited(deployment, quota, self.now, self._tokens, since, firm=firm, respects=respects)
 
     def _cost(self, deployment: Deployment, limited: Limited) -> Cost:
         """What the request is to reserve. A learned output size is only a guess: it never makes a request too large."""

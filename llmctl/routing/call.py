@@ -227,7 +227,7 @@ class Call:
                     return self._send(choose(strategy, ready, snapshot, now, self._dice), now)
             target = min(usable, key=lambda d: ready_at[d.id] + takes_s[d.id])
         until = ready_at[target.id]
-        if until <= ending.LAST_DATE and self._is_hopeless(snapshot):
+        if until <= ending.LAST_DATE and self._is_hopeless(snapshot, until, now):
             return self._stop(ending.crowded_out(self.plan.name, min(ready_at.values()), now, snapshot.demand), now)
         if not self._may_wait(until, now, takes_s[target.id]):
             first = min(usable, key=lambda d: ready_at[d.id])
@@ -236,10 +236,17 @@ class Call:
             return self._stop(ending.no_start(until, now, why, option, self.failures, self.plan.deployments), now)
         return self._wait(target, until, now, snapshot)
 
-    def _is_hopeless(self, snapshot: Snapshot) -> bool:
-        """Whether it is refused at its first look: crowded out, and not willing to wait longer than overloads last."""
+    def _is_hopeless(self, snapshot: Snapshot, until: float, now: float) -> bool:
+        """Whether it is refused at its first look, in a lasting overload: what is ahead of it until then outlasts it.
+
+        While it waits, smaller requests take their share, so its turn comes that much more slowly. One that is willing
+        to wait longer than overloads last is never hopeless.
+        """
         waits = self.attempts or self._waiting_since is not None
-        return snapshot.crowded_out and not waits and self.policy.max_wait_s <= LASTING_S
+        if waits or snapshot.demand < OVERLOAD or not snapshot.overtaking or self.policy.max_wait_s > LASTING_S:
+            return False
+        patience_s = min(self.policy.max_wait_s, self._deadline - now)
+        return until - now > (1 - snapshot.overtaking) * patience_s
 
     def shift(self, by_s: float) -> None:
         """Move everything planned: the clock was set by so much (rule 8)."""
@@ -292,9 +299,8 @@ class Call:
         if self._waiting_since is None:
             self._waiting_since = now
         overtaken_s = OVERTAKEN * min(self.policy.max_wait_s, self._deadline - self._waiting_since)
-        firm_at = now if self._deadline - until < FIRM_S else self._waiting_since + overtaken_s
-        if snapshot.demand > OVERLOAD:  # the smallest first, to the end
-            firm_at = self._deadline
+        late = self._deadline - until < FIRM_S and snapshot.demand < OVERLOAD  # there, all places are late ones
+        firm_at = now if late else self._waiting_since + overtaken_s
         self._firm_at = firm_at = min(firm_at, self._firm_at)
         return Wait(until, self._kept_out(target, until, snapshot), target, firm_at)
 

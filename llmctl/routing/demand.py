@@ -1,7 +1,8 @@
 """How much is asked of a group, by size, as a share of what all its limits allow: kept in the document of the group.
 
-`demand` [at, {size class: share}], each share fading with `FADES_S`. In a lasting overload a request is hopeless where
-smaller ones alone take everything; it is better told so at once than after its patience.
+`demand` [at, {size class: share}], each share fading with `FADES_S`. In a lasting overload the largest requests are
+hopeless: what waits ahead of them, and much smaller ones that will come, take all there is for as long as they can
+wait. They are better told so at once than after their patience.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from typing import Any
 FADES_S = 120.0
 """Bursts of a minute or two are waited out; what lasts longer is an overload."""
 OVERLOAD = 1.2
-CROWD = 0.97
+"""From this share on, lastingly, not everybody can be served."""
+OVERTAKES = 1.6
+"""How many times smaller a request is that is sure to overtake a waiting one; those of nearly its size take turns."""
+PASSES = 3.0
+"""How many times smaller it must be to pass even a firm place, in an overload: only the largest are ever refused."""
 _FORGOTTEN = 1e-4
 
 
@@ -36,11 +41,10 @@ def is_overload(group: dict[str, Any], now: float) -> bool:
     return "demand" in group and share(group) * exp(-max(0.0, now - group["demand"][0]) / FADES_S) >= OVERLOAD
 
 
-def crowds_out(group: dict[str, Any], tokens: int) -> bool:
-    """Whether there has long been too much demand, and smaller requests alone take all there is."""
-    if share(group) < OVERLOAD:
-        return False
-    return bool(sum(n for size, n in group["demand"][1].items() if int(size) < _class(tokens)) > CROWD)
+def overtaking(group: dict[str, Any], tokens: int) -> float:
+    """The part of that share that is asked for by requests so much smaller that they overtake one of so many tokens."""
+    shares = group["demand"][1] if "demand" in group else {}
+    return float(sum(n for size, n in shares.items() if int(size) < _class(int(tokens / OVERTAKES))))
 
 
 def lasts_s(demand: float) -> float:

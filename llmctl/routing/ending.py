@@ -42,7 +42,7 @@ def crowded_out(name: str, until: float, now: float, demand: float) -> End:
     back = max(until, now + lasts_s(demand))
     what = (
         f"overload: {demand:.0%} of what the limits allow is asked of {name!r}, and smaller requests "
-        f"take it all; come back after {_date(back)} (in {ceil(back - now)} s)"
+        f"come first; come back after {_date(back)} (in {ceil(back - now)} s)"
     )
     hint = "ask for less at once (a shorter prompt, a lower --max-tokens), or add a fallback"
     return NoCapacity(what, hint=hint, retry_after_s=round(back - now, 3)), MATRIX["NoCapacity"].exit

@@ -89,12 +89,13 @@ class Limited:
         since: float = inf,
         *,
         firm: bool = False,
+        respects: float = 0.0,
     ) -> None:
         """Looks at the document as it is `now`; changes nothing. `size` is what the request takes, in tokens.
 
         `since` is when it began to wait, if it has, and `firm` whether its place is. A place that is only held is no
-        obstacle to a smaller request, until it is firm; nor to one that has waited longer, if that one is no larger,
-        or firm.
+        obstacle to a smaller request, until it is firm, and even then to one of less than the share `respects` of
+        its size; nor to one that has waited longer, if that one is no larger, or firm itself.
         """
         self.now = now
         self.quota = quota
@@ -104,8 +105,14 @@ class Limited:
         self._kind, self._full_s = SHAPES[dialect.get("shape", "")]
         self._slice_s = float(quota.get("slice", dialect.get("slice_s", 0.0)))
         rows = quota.get("open", {}).values()
-        live = [row for row in rows if row[1] > now and (row[6] <= now or row[7] <= size)]
-        self.open = [row for row in live if not (row[6] and row[8] > since and (firm or row[7] >= size))]
+        live = [
+            row for row in rows
+            if row[1] > now and (not row[6] or row[7] <= size or (row[6] <= now and row[7] * respects <= size))
+        ]  # fmt: skip
+        self.open = [
+            row for row in live
+            if not (row[6] and row[8] > since and (row[7] >= size or (firm and size * respects <= row[7])))
+        ]  # fmt: skip
         self._ahead = sum(1 for row in live if not row[6] or row[8] < since)
         dead = [(row[0], row[1] - LEASE_S + CONNECT_S, *row[2:]) for row in rows if row[1] <= now and not row[6]]
         self.uses = sorted([*quota.get("uses", ()), *dead], key=_heard) if dead else quota.get("uses", [])

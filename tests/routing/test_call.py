@@ -551,16 +551,37 @@ def test_a_request_larger_than_every_limit_is_told_the_largest(declared: dict[st
 
 
 def test_a_call_that_is_crowded_out_is_refused_at_once_and_told_when_it_could_start_unless_it_was_sent_before():
-    crowded = replace(limits(a=(0, 20)), crowded_out=True, demand=1.3)
+    crowded = replace(limits(a=(0, 20)), demand=1.3, overtaking=0.7)  # its turn comes after 20 / 0.3 of its 60 seconds
     life = live(chain("a"), OK, snapshot=crowded)
     assert (life.path, life.waits, life.error.kind, life.error.retry_after_s) == ("", [], "NoCapacity", 20.0)
     assert life.error.message == (
-        "overload: 130% of what the limits allow is asked of 'g0', and smaller requests take it all; "
+        "overload: 130% of what the limits allow is asked of 'g0', and smaller requests come first; "
         "come back after 2026-01-02T03:00:20Z (in 20 s)"
     )
     assert live(chain("a"), OK, snapshot=replace(crowded, demand=2.4)).error.retry_after_s == pytest.approx(83.178)
-    assert live(chain("a"), OK, snapshot=replace(FREE, crowded_out=True)).path == "a"
-    assert live(chain("a"), Unavailable("m"), OK, snapshot=replace(FREE, crowded_out=True)).path == "aa"
+    assert live(chain("a"), OK, snapshot=replace(FREE, demand=2.0, overtaking=1.5)).path == "a"
+    assert live(chain("a"), Unavailable("m"), OK, snapshot=replace(FREE, demand=2.0, overtaking=1.5)).path == "aa"
+
+
+@pytest.mark.parametrize(
+    ("demand", "overtaking", "max_wait_s"),
+    [(1.2, 0.6, 60.0), (2.0, 0.0, 60.0), (1.19, 1.1, 60.0), (3.0, 2.0, 301.0)],
+)
+def test_a_call_waits_whose_turn_will_come_or_that_outlasts_an_overload(
+    demand: float, overtaking: float, max_wait_s: float
+):
+    busy = replace(limits(a=(0, 20)), demand=demand, overtaking=overtaking)
+    life = live(chain("a"), OK, snapshot=busy, policy=Policy(max_wait_s=max_wait_s, total_s=1000.0))
+    assert life.waits[:1] == [20]
+
+
+@pytest.mark.parametrize(("demand", "firm_s"), [(1.0, 0.0), (1.2, 35.0)])
+def test_a_place_near_the_deadline_is_firm_at_once_unless_all_are_in_an_overload(demand: float, firm_s: float):
+    busy = replace(limits(a=(0, 20)), demand=demand)
+    call = Call(chain("a"), Policy(max_wait_s=70.0, total_s=70.0), started=T0, dice=lambda: 0.5)
+    held = call.next(busy, T0)
+    assert isinstance(held, Wait)
+    assert held.firm_at == T0 + firm_s
 
 
 def test_a_refusal_that_asks_for_too_long_a_wait_names_the_instant():
@@ -595,7 +616,7 @@ def test_a_place_that_is_held_becomes_firm_during_the_patience_and_at_once_near_
 
     assert 0 < firm_in(10, 300) < Policy().max_wait_s
     assert firm_in(10, 20) == 0
-    assert firm_in(10, 300, demand=1.3) == 300  # in an overload the smallest go first, to the end
+    assert firm_in(10, 50, demand=1.3) == 25  # in an overload every place is near the deadline
 
 
 def test_a_link_with_a_target_that_may_start_soon_is_waited_for_where_the_whole_answer_comes_first():
