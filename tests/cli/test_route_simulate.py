@@ -154,7 +154,7 @@ def test_the_speed_that_all_processes_share_comes_first(simulate, cli):
     client = Client(cli.root / "c.toml", environ=cli.environ)
     quota = client.shared.keys_of(client.catalog.resolve("g").deployments)["two"].quota
     assert isinstance(client.state, SqliteState)
-    client.state.update_now([quota], lambda documents: documents.update({quota: {"speed": [0.25, 0.005, 1e9]}}))
+    client.state.update_now([quota], lambda documents: documents.update({quota: {"speed": [0.25, 0.005, 1e9, 1e9]}}))
     client.close()
     (run,) = simulate("-m", "g", "--trace", "t.csv", "--json").json["runs"]
     assert run["deployments"][1]["speed"] == {"first_token_s": 0.25, "per_token_s": 0.005, "from": "state"}
