@@ -148,7 +148,7 @@ class Book:
     def _limited(self, deployment: Deployment, quota: dict[str, Any]) -> Limited:
         """The limits as they are for this request: one that held a place keeps its turn."""
         since, firm = self._held
-        respects = 1 / demand.PASSES if demand.share(self._group) >= demand.OVERLOAD else 0.0
+        respects = 1 / demand.PASSES if demand.share(self._group) >= demand.DEEP else 0.0
         return Limited(deployment, quota, self.now, self._tokens, since, firm=firm, respects=respects)
 
     def _cost(self, deployment: Deployment, limited: Limited) -> Cost:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.routing import ending
 from llmctl.routing.balance import Choice, choose, expected_s
-from llmctl.routing.demand import OVERLOAD
+from llmctl.routing.demand import DEEP, OVERLOAD
 from llmctl.routing.plan import credential_key
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 BACKOFF_S = {"upstream": 0.25, "throttling": 1.0}
 BACKOFF_CAP_S = 20.0
+HURRIED = 1.5
+"""How many times its expected length an answer is given before the deadline: one that is cut off helps nobody."""
 OVERTAKEN = 0.5
 """For how much of its patience a waiting call may be overtaken by smaller ones."""
 LASTING_S = 300.0
@@ -293,13 +295,13 @@ class Call:
     def _may_wait(self, until: float, now: float, takes_s: float = 0.0) -> bool:
         """Whether there is time to begin then, and for an answer that takes so long."""
         waits = self._waited(now) + max(0.0, until - now)
-        return until + takes_s < self._deadline and waits <= self.policy.max_wait_s
+        return until + HURRIED * takes_s < self._deadline and waits <= self.policy.max_wait_s
 
     def _wait(self, target: Deployment, until: float, now: float, snapshot: Snapshot) -> Wait:
         if self._waiting_since is None:
             self._waiting_since = now
         overtaken_s = OVERTAKEN * min(self.policy.max_wait_s, self._deadline - self._waiting_since)
-        late = self._deadline - until < FIRM_S and snapshot.demand < OVERLOAD  # there, all places are late ones
+        late = self._deadline - until < FIRM_S and snapshot.demand < DEEP  # there, all places are late ones
         firm_at = now if late else self._waiting_since + overtaken_s
         self._firm_at = firm_at = min(firm_at, self._firm_at)
         return Wait(until, self._kept_out(target, until, snapshot), target, firm_at)

@@ -14,10 +14,12 @@ FADES_S = 120.0
 """Bursts of a minute or two are waited out; what lasts longer is an overload."""
 OVERLOAD = 1.2
 """From this share on, lastingly, not everybody can be served."""
+DEEP = 1.35
+"""From here on even a firm place yields to much smaller requests; a rush of some minutes does not come so far."""
 OVERTAKES = 1.6
 """How many times smaller a request is that is sure to overtake a waiting one; those of nearly its size take turns."""
 PASSES = 3.0
-"""How many times smaller it must be to pass even a firm place, in an overload: only the largest are ever refused."""
+"""How many times smaller it must be to pass even a firm place, in a deep overload: only the largest are refused."""
 _FORGOTTEN = 1e-4
 
 

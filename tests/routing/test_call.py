@@ -575,8 +575,8 @@ def test_a_call_waits_whose_turn_will_come_or_that_outlasts_an_overload(
     assert life.waits[:1] == [20]
 
 
-@pytest.mark.parametrize(("demand", "firm_s"), [(1.0, 0.0), (1.2, 35.0)])
-def test_a_place_near_the_deadline_is_firm_at_once_unless_all_are_in_an_overload(demand: float, firm_s: float):
+@pytest.mark.parametrize(("demand", "firm_s"), [(1.0, 0.0), (1.2, 0.0), (1.5, 35.0)])
+def test_a_place_near_the_deadline_is_firm_at_once_unless_all_are_in_a_deep_overload(demand: float, firm_s: float):
     busy = replace(limits(a=(0, 20)), demand=demand)
     call = Call(chain("a"), Policy(max_wait_s=70.0, total_s=70.0), started=T0, dice=lambda: 0.5)
     held = call.next(busy, T0)
@@ -616,7 +616,7 @@ def test_a_place_that_is_held_becomes_firm_during_the_patience_and_at_once_near_
 
     assert 0 < firm_in(10, 300) < Policy().max_wait_s
     assert firm_in(10, 20) == 0
-    assert firm_in(10, 50, demand=1.3) == 25  # in an overload every place is near the deadline
+    assert firm_in(10, 50, demand=1.5) == 25  # in a deep overload every place is near the deadline
 
 
 def test_a_link_with_a_target_that_may_start_soon_is_waited_for_where_the_whole_answer_comes_first():
