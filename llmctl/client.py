@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -154,10 +155,12 @@ class Client:
         settings = self.catalog.settings
         policy = asking.policy_of(settings, retries, timeout, max_wait, strategy, restart=on_break == "restart")
 
+        prompt_tokens = cache(lambda: estimate_prompt(request))
+
         def obstacle(deployment: Deployment) -> LlmctlError | None:
             found = self.endpoints.obstacle(deployment) or lacking(request, deployment)
             if found is None and deployment.context_window is not None:
-                found = too_long(estimate_prompt(request), deployment)
+                found = too_long(prompt_tokens(), deployment)
             return found
 
         ask = Ask(
@@ -171,6 +174,7 @@ class Client:
             buffered=buffered or request.response_format is not None,
             fixed_deadline=timeout is not None,
             strict_params=strict_params,
+            prompt_tokens=prompt_tokens(),
         )
         return self.engine.call(ask)
 

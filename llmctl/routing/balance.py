@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.types import Usage
-from llmctl.routing.health import PREFILL_TOKENS_PER_S
+from llmctl.routing.health import whole_s
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,8 +91,7 @@ def _to_probe(ready: Sequence[Deployment], snapshot: Snapshot, now: float) -> Ch
 
 def expected_s(state: DeploymentState, snapshot: Snapshot) -> float:
     """How long a whole answer to this request is expected to take, on an idle deployment."""
-    reading_s = snapshot.prompt_tokens / PREFILL_TOKENS_PER_S
-    return state.first_token_s + reading_s + snapshot.output_tokens * state.per_token_s
+    return whole_s(state.first_token_s, state.per_token_s, snapshot.prompt_tokens, snapshot.output_tokens)
 
 
 # ---------------------------------------------------------------- load metrics

@@ -61,7 +61,7 @@ def step(call: Call, book: Book) -> tuple[Send | Wait | Done | Fail, Snapshot]:
     decision = call.next(snapshot, book.now)
     match decision:
         case Send():
-            book.reserve(decision.deployment, book.now, probe=decision.probe)
+            book.reserve(decision.deployment, probe=decision.probe)
             if decision.retry:
                 book.retried(decision.deployment)
         case Wait():
@@ -111,7 +111,7 @@ class Book:
         first, each, measured_at = quota.get("speed", (*typical, 0.0))[:3]
         credential = self._documents.get(self._keys[deployment.id].credential, {})
         cooling = max((quota, credential), key=lambda d: d.get("cool", 0.0))
-        due_s = _OVERDUE * (first + self._size.prompt / health.PREFILL_TOKENS_PER_S + self.expected_output * each)
+        due_s = _OVERDUE * health.whole_s(first, each, self._size.prompt, self.expected_output)
         ages = [now - row[0] for row in limited.open if row[0] <= now - due_s]
         fills = [limited.used(m) / limit for m in range(len(METERS)) if (limit := limited.limit(m))]
         limits, blocked = deployment.limits, quota.get("blocked", 0.0)
@@ -209,9 +209,9 @@ class Book:
             if row is not None and row[6]:
                 self._held = (row[8], row[6] <= self.now)
 
-    def reserve(self, deployment: Deployment, start: float, *, probe: bool = False) -> None:
+    def reserve(self, deployment: Deployment, *, probe: bool = False) -> None:
         """Take headroom for a request that is sent now."""
-        quota = self._open(deployment, start, self.now + LEASE_S, firm_at=0.0)
+        quota = self._open(deployment, self.now, self.now + LEASE_S, firm_at=0.0)
         self._group["turn"], self._group["at"] = self._group.get("turn", 0) + 1, self.now
         self._group["since_probe"] = 0 if probe else self._group.get("since_probe", 0) + 1
         if probe:

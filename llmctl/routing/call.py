@@ -51,6 +51,7 @@ HURRIED = 1.5
 OVERTAKEN = 0.5
 """For how much of its patience a waiting call may be overtaken by smaller ones."""
 LASTING_S = 300.0
+"""Who is willing to wait longer than this is not refused for an overload: it may well be over by then."""
 FIRM_S = 60.0
 """A place so near the deadline is firm at once: the next one may be a window away."""
 

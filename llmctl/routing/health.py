@@ -124,6 +124,11 @@ def clear(document: dict[str, Any], now: float, *, measured: bool = False) -> li
 # ---------------------------------------------------------------- speed
 
 
+def whole_s(first_token_s: float, per_token_s: float, prompt: int, output: int) -> float:
+    """How long a whole answer takes at this speed: first token, reading the prompt, and each token of the answer."""
+    return first_token_s + prompt / PREFILL_TOKENS_PER_S + output * per_token_s
+
+
 def measure(
     quota: dict[str, Any],
     now: float,
@@ -137,20 +142,20 @@ def measure(
     """Take in how fast a whole answer was. An answer that came in one piece says only how fast it was over all."""
     first, each, _, asked_at = quota.get("speed", (*PRIOR, 0.0, 0.0))
     newer = sent >= asked_at
-    reading_s = prompt / PREFILL_TOKENS_PER_S
-    if latency_s - first_token_s > 0.1 * latency_s:
-        seen = max(0.01, first_token_s - reading_s)
+    streamed = latency_s - first_token_s > 0.1 * latency_s
+    if streamed:
+        seen = max(0.01, first_token_s - prompt / PREFILL_TOKENS_PER_S)
         first += _weight(seen / first, newer=newer) * (seen - first)
         if output > 5:
             pace = (latency_s - first_token_s) / output
             each += _weight(pace / each, newer=newer) * (pace - each)
     else:
-        ratio = max(0.05, min(20.0, latency_s / (first + reading_s + output * each)))
+        ratio = max(0.05, min(20.0, latency_s / whole_s(first, each, prompt, output)))
         factor = exp(_weight(ratio, newer=newer) * log(ratio))
         first, each = first * factor, each * factor
     least, most = _SPEED_BOUNDS
     quota["speed"] = [max(least, min(first, most)), max(least / 10, min(each, most)), now, max(sent, asked_at)]
-    sample = round(first_token_s if latency_s - first_token_s > 0.1 * latency_s else latency_s / max(1, output), 4)
+    sample = round(first_token_s if streamed else latency_s / max(1, output), 4)
     quota["samples"] = [*quota.get("samples", ())[1 - SAMPLES :], [round(now, 3), sample]]
 
 

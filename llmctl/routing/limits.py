@@ -39,10 +39,13 @@ CONNECT_S = 5.0
 LEASE_S = 30.0
 """How long a reservation outlives its process; the engine renews it well before."""
 _ALONE = 0.04
+"""Below this share of a limit, what seems to be used by somebody else is the error of our estimates."""
 _TOGETHER_S = 0.05
+"""Requests sent so close to each other may be counted in either order."""
 SURE_S = 4.0
 """How well the instant of a reset must be known before it is relied upon."""
 _FEW = 5
+"""A slice that admits fewer requests than this is not kept: a limit is declared for a minute."""
 _LOOK_S = 0.05
 _UNSURE = ("tpm", "itpm")
 DOUBTS = 3.5

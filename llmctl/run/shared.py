@@ -161,7 +161,7 @@ class Place:
             if not decided:
                 decided.append((*step(call, book), book.now))
             elif isinstance(send := decided[0][0], Send):  # the shared state broke after the decision
-                book.reserve(send.deployment, book.now, probe=send.probe)
+                book.reserve(send.deployment, probe=send.probe)
             return decided[0]
 
         return await self._shared.update(self._names(), work)

@@ -64,7 +64,7 @@ class Desk:
     ) -> None:
         """One that was sent then, and has ended."""
         target = of or self.deployments[0]
-        self.book(at, "it").reserve(target, T0 + at)
+        self.book(at, "it").reserve(target)
         tokens = {"input_tokens": None, "output_tokens": None} if error else {"input_tokens": 10, "output_tokens": 10}
         timing = {} if error else {"first_token_s": took_s / 2, "latency_s": took_s}
         outcome = Outcome(
@@ -82,7 +82,7 @@ def used(desk: Desk, at: float) -> float:
 
 def test_what_is_reserved_is_taken_at_once_and_corrected_when_the_call_ends():
     desk = Desk()
-    desk.book(0, prompt=500, cap=1000).reserve(A, T0)
+    desk.book(0, prompt=500, cap=1000).reserve(A)
     assert used(desk, 0) == pytest.approx(1500, rel=0.01)
     assert desk.state(0).headroom["rpm"] == 99
     assert desk.state(0).in_flight == 1
@@ -109,7 +109,7 @@ def test_what_is_reserved_is_taken_at_once_and_corrected_when_the_call_ends():
 )  # fmt: skip
 def test_every_end_of_an_attempt_is_settled(how: dict[str, Any], tokens: int | None):
     desk = Desk()
-    desk.book(0, prompt=500, cap=1000).reserve(A, T0)
+    desk.book(0, prompt=500, cap=1000).reserve(A)
     desk.book(2, prompt=500, cap=1000).settle(A, Outcome(T0, T0 + 2, **how), lambda: 0.5)
     assert desk.state(2).in_flight == 0
     assert desk.state(2).headroom["rpm"] == (100 if tokens is None else 99)
@@ -119,7 +119,7 @@ def test_every_end_of_an_attempt_is_settled(how: dict[str, Any], tokens: int | N
 
 def test_what_a_dead_process_reserved_expires_and_counts_as_sent():
     desk = Desk()
-    desk.book(0).reserve(A, T0)
+    desk.book(0).reserve(A)
     assert desk.state(LEASE_S - 1).in_flight == 1
     assert desk.state(LEASE_S + 1).in_flight == 0
     assert desk.state(LEASE_S + 1).headroom["rpm"] == 99
@@ -129,7 +129,7 @@ def test_what_a_dead_process_reserved_expires_and_counts_as_sent():
 
 def test_what_is_renewed_stays_reserved():
     desk = Desk()
-    desk.book(0).reserve(A, T0)
+    desk.book(0).reserve(A)
     for at in range(10, 300, 10):
         desk.book(at).renew(A)
     desk.attempt(299)
@@ -182,7 +182,7 @@ def test_what_was_heard_at_nearly_the_same_time_is_put_together_and_frees_nothin
 
 def test_many_uses_beside_those_of_a_dead_process_free_nothing_too_early():
     desk = Desk(deployment("a", rpm=1000))
-    desk.book(0, "dead").reserve(desk.deployments[0], T0)
+    desk.book(0, "dead").reserve(desk.deployments[0])
     for n in range(300):
         desk.attempt(20 + n * 0.05, took_s=0.0)
     for at in (LEASE_S + 6, LEASE_S + 7):
@@ -194,7 +194,7 @@ def test_many_uses_beside_those_of_a_dead_process_free_nothing_too_early():
 
 def test_a_request_that_was_cancelled_while_it_was_leaving_counts_as_if_it_arrived_after_that():
     desk = Desk(deployment("a", rpm=1))
-    desk.book(0).reserve(desk.deployments[0], T0)
+    desk.book(0).reserve(desk.deployments[0])
     desk.book(0.01).settle(desk.deployments[0], Outcome(T0, T0 + 0.01, cancelled=True), lambda: 0.5)
     assert desk.state(1).headroom_at >= T0 + MINUTE_S + 0.5
 
@@ -208,7 +208,7 @@ def test_the_size_of_answers_is_learned_and_reserved_with_something_to_spare():
         desk.attempt(n, output_tokens=100 if n % 2 else 60)
     book = desk.book(300, "later", cap=None)
     assert book.expected_output == pytest.approx(80, abs=8)
-    book.reserve(desk.deployments[0], T0 + 300)
+    book.reserve(desk.deployments[0])
     assert 90 < desk.documents["quota a"]["open"]["later"][5] < 180
     assert desk.book(300, cap=50).expected_output == 50
 
@@ -217,7 +217,7 @@ def test_the_size_of_answers_is_learned_and_reserved_with_something_to_spare():
 def test_a_cap_of_the_caller_or_of_the_group_is_reserved_whole(cap: int | None):
     capped = replace(A, params=Params(max_tokens=33))
     desk = Desk(capped)
-    desk.book(0, cap=cap).reserve(capped, T0)
+    desk.book(0, cap=cap).reserve(capped)
     assert desk.documents["quota a"]["open"]["x"][5] == (cap or 33)
 
 
@@ -232,7 +232,7 @@ def test_what_prompts_really_take_is_learned():
     desk = Desk()
     for n in range(100):
         desk.attempt(n, input_tokens=20)  # twice what was estimated
-    desk.book(200, "later").reserve(A, T0 + 200)
+    desk.book(200, "later").reserve(A)
     assert desk.documents["quota a"]["open"]["later"][4] == pytest.approx(20, abs=2)
 
 
@@ -365,7 +365,7 @@ def test_who_nobody_has_asked_is_believed_to_be_as_fast_as_its_peers():
 
 def test_an_attempt_that_lasts_far_too_long_counts_before_it_ends():
     desk = Desk()
-    desk.book(0).reserve(A, T0)
+    desk.book(0).reserve(A)
     assert desk.state(1).overdue_s == 0
     desk.book(20).renew(A)
     assert desk.state(40).overdue_s == pytest.approx(40)

@@ -22,7 +22,7 @@ def troubled() -> Desk:
     desk.attempt(-2, took_s=0.5, error=RateLimited("m", status=429, retry_after_s=20.0))
     desk.attempt(-1, took_s=0.5, error=Unauthorized("m", status=401))
     desk.book(-1).retried(desk.deployments[0])
-    desk.book(0, "in flight").reserve(desk.deployments[0], T0)
+    desk.book(0, "in flight").reserve(desk.deployments[0])
     desk.book(0, "waiting").hold(desk.deployments[0], T0 + 50, T0 + 20)
     return desk
 
@@ -62,7 +62,7 @@ def test_after_a_clock_was_set_nothing_is_stuck_and_no_cooldown_is_longer(set_s:
 def test_what_was_under_way_when_the_clock_was_set_is_settled_as_of_now(set_s: float):
     desk = Desk(deployment("a", shape="window", rpm=1, tpm=10_000))
     target = desk.deployments[0]
-    desk.book(0).reserve(target, T0)
+    desk.book(0).reserve(target)
     outcome = Outcome(T0, T0 + 2, heard=T0 + 1, first_token_s=1, latency_s=2, input_tokens=10, output_tokens=10,
         said=(Said("tpm", 10_000, 9000, 30.0),))  # fmt: skip
     desk.book(set_s + 2).settle(target, outcome, lambda: 0.5)

@@ -70,7 +70,7 @@ def use(documents: dict[str, Any], now: float, rng: random.Random) -> None:
     book.count(PLAN)
     decision = call.next(book.snapshot(PLAN), now)
     if isinstance(decision, Send):
-        book.reserve(decision.deployment, now)
+        book.reserve(decision.deployment)
         book.retried(decision.deployment)
         book.renew(decision.deployment)
     for target, error in ((A, None), (B, RateLimited("no", status=429)), (A, Unavailable("no"))):
