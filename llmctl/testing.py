@@ -1,4 +1,4 @@
-"""Public test doubles: a scripted transport, a virtual clock with its event loop, a ledger and a state in memory.
+"""Public test doubles: a scripted transport, a transport of faults, clocks, a ledger and a state in memory.
 
 They plug in where the real parts do (`Client(transport=..., clock=..., ledger=...)`), below the engine: encoding,
 decoding, error mapping and the call machine stay the real ones.
@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmctl.run.clock import DrillClock
+from llmctl.run.faults import FaultTransport
 from llmctl.run.shared import MemoryState
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
     from llmctl.core.record import Attempt, CallRecord
     from llmctl.wire.base import HttpRequest
 
-__all__ = ["EPOCH", "MemoryLedger", "MemoryState", "Reply", "ScriptedTransport", "VirtualClock", "run_virtual", "sse"]
+__all__ = [
+    "EPOCH", "DrillClock", "FaultTransport", "MemoryLedger", "MemoryState", "Reply", "ScriptedTransport",
+    "VirtualClock", "run_virtual", "sse",
+]  # fmt: skip
 T = TypeVar("T")
 EPOCH = 1_767_225_600.0  # 2026-01-01T00:00:00Z: where virtual time begins
 

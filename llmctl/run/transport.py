@@ -55,17 +55,16 @@ _INFLATE_STEP = 1 << 20
 class HttpTransport:
     """Sends over HTTP(S), with one connection pool for each event loop and each way out: straight, or by a proxy."""
 
-    def __init__(self, environ: Mapping[str, str], *, speed: float = 1.0) -> None:
-        """`environ` gives proxies and certificates; `speed` divides the connect timeout, as the drill's clock does."""
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        """`environ` gives proxies and certificates."""
         self._environ = environ
-        self._speed = speed
         self._pools: WeakKeyDictionary[asyncio.AbstractEventLoop, _Pools] = WeakKeyDictionary()
 
     @asynccontextmanager
     async def send(self, request: HttpRequest, deployment: Deployment, *, connect_s: float) -> AsyncIterator[Response]:
         """The response, closed at the end of the context. Raises ConnectionFailed, TimedOut or BadResponse."""
         where = deployment.served_by
-        timeout = httpx.Timeout(None, connect=connect_s / self._speed)
+        timeout = httpx.Timeout(None, connect=connect_s)
         try:
             prepared = httpx.Request(
                 request.method,

@@ -18,7 +18,7 @@ from llmctl.core.build import provider
 from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, DeadlineExceeded, MissingCredential
 from llmctl.core.redact import redact
-from llmctl.run.clock import SystemClock
+from llmctl.run.clock import DrillClock
 from llmctl.run.endpoint import Endpoints, is_loopback
 from llmctl.testing import MemoryLedger
 
@@ -295,7 +295,7 @@ def test_key_command_does_not_outlast_the_deadline(tmp_path: Path) -> None:
     os.mkfifo(fifo := tmp_path / "key")
     writer = os.open(fifo, os.O_RDWR)
     config = {"providers": {"openai": {"api_key": f"cmd:cat {fifo}"}}}
-    with Client(config, environ={}, ledger=MemoryLedger(), clock=SystemClock(speed=100)) as client:
+    with Client(config, environ={}, ledger=MemoryLedger(), clock=DrillClock(100)) as client:
         with pytest.raises(DeadlineExceeded) as caught:
             client.complete("hi", model="openai/m", timeout=5)
         os.close(writer)
