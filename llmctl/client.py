@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
+from llmctl.core.catalog import Catalog
 from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
 from llmctl.core.support import lacking, too_long
 from llmctl.core.types import Request
@@ -51,9 +52,10 @@ class Client:
 
     def __init__(
         self,
-        config: Mapping[str, Any] | str | Path | Sequence[str | Path] | None = None,
+        config: Catalog | Mapping[str, Any] | str | Path | Sequence[str | Path] | None = None,
         *,
         environ: Mapping[str, str] | None = None,
+        endpoints: Endpoints | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -63,20 +65,23 @@ class Client:
     ) -> None:
         """`config` is a dict of the configuration's shape, one path or several, or None for the user's own files.
 
-        `transport`, `clock`, `rng`, `ledger` and `state` take test doubles (`llmctl.testing`). A client that is given a
-        ledger and no state shares none: it writes no file. Raises ConfigInvalid.
+        A catalog is taken as it is, and so are the `endpoints` of another client. `transport`, `clock`, `rng`, `ledger`
+        and `state` take test doubles (`llmctl.testing`). A client that is given a ledger and no state shares none: it
+        writes no file. Raises ConfigInvalid.
         """
         environ = os.environ if environ is None else environ
         if config is None or isinstance(config, (str, Path)):
             paths = [str(config)] if config else []
         else:
-            paths = [] if isinstance(config, Mapping) else [str(path) for path in config]
+            paths = [] if isinstance(config, (Mapping, Catalog)) else [str(path) for path in config]
         self.places: Places = find_places(environ, paths)
-        if isinstance(config, Mapping):
+        if isinstance(config, Catalog):
+            self.catalog = config
+        elif isinstance(config, Mapping):
             self.catalog = catalog_of(dict(config), environ)
         else:
             self.catalog = load_catalog(self.places, environ)
-        self.endpoints = Endpoints(environ)
+        self.endpoints = endpoints or Endpoints(environ)
         self.ledger: Ledger = SqliteLedger(self.places.ledger, self.places.spool) if ledger is None else ledger
         clock = clock or SystemClock()
         dice = (rng or random.SystemRandom()).random
@@ -94,7 +99,7 @@ class Client:
         self.engine = Engine(
             settings=self.catalog.settings,
             endpoints=self.endpoints,
-            transport=self._transport,
+            transport=self.transport,
             ledger=self.ledger,
             shared=self.shared,
             clock=clock,
@@ -240,7 +245,8 @@ class Client:
 
     # ---------------------------------------------------------------- parts
 
-    def _transport(self, deployment: Deployment) -> Transport:
+    def transport(self, deployment: Deployment) -> Transport:
+        """The way to `deployment`."""
         if self._double is not None:
             return self._double
         kind = "local" if deployment.is_local else "http"

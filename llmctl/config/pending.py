@@ -14,7 +14,7 @@ from llmctl.core.catalog import dotted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-TABLES = ("budget", "cache", "state", "observe", "drills", "serve")
+TABLES = ("budget", "cache", "state", "observe", "serve")
 LOG_KEYS = ("retain",)
 MODEL_KEYS = ("base_model", "cache", "max_output", "route", "ttl")
 

@@ -42,6 +42,7 @@ from llmctl.config.values import (
     Zone,
 )
 from llmctl.core.catalog import MAX_RETRIES
+from llmctl.core.faults import FASTEST
 
 
 class Table(BaseModel):
@@ -266,11 +267,12 @@ class Drill(Table):
     matrix: bool | None = None
     suite: Literal["standard"] | None = None
     mode: Literal["offline", "live"] | None = None
-    speed: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    speed: Annotated[float, Field(ge=1, le=FASTEST)] | None = None
     seed: int | None = None
+    stream: bool | None = None
     max_cost: Usd | None = None
     expect_served_by: Text | None = None
-    expect_path: list[Text] | None = None
+    expect_path: Annotated[list[Text], Field(min_length=1)] | None = None
     expect_regex: Text | None = None
     expect_json: Text | None = None
     min_chars: Count | None = None

@@ -75,7 +75,8 @@ def build(
         _check_route(catalog, name, where)
     if catalog.default_model:
         _must_mean(catalog, catalog.default_model, ("default_model",), where)
-    return catalog
+    drills = config.get("drills", {})
+    return replace(catalog, drills={name: _drill(catalog, name, row, where) for name, row in drills.items()})
 
 
 _PROVIDER_KEYS = ("protocol", "api_base", "key_optional", "loopback", "source", "dialect", "headers", "auth")
@@ -221,6 +222,27 @@ def _check_route(catalog: Catalog, name: str, where: Callable[[KeyPath], str]) -
         if target == name or _must_mean(catalog, target, path, where) is None:
             hint = "name a group with models of its own"
             raise ConfigInvalid(f"{where(path)}: a route cannot lead to a route", hint=hint)
+
+
+def _drill(catalog: Catalog, name: str, row: Mapping[str, Any], where: Callable[[KeyPath], str]) -> Mapping[str, Any]:
+    """A saved drill whose models mean something, and whose faults are understood."""
+    from llmctl.core.faults import injection  # few configurations have drills
+
+    for key in ("model", "judge"):
+        if key in row:
+            _must_mean(catalog, row[key], ("drills", name, key), where)
+    if "inject" not in row:
+        return row
+    given = row["inject"]
+    is_table = isinstance(given, dict)
+    words = tuple(f"{target}={fault}" for target, fault in given.items()) if is_table else tuple(given)
+    for key, word in zip(given if is_table else range(len(words)), words, strict=True):
+        try:
+            injection(word)
+        except UsageError as error:
+            named = where(("drills", name, "inject", key))
+            raise ConfigInvalid(f"{named}: {error.message}", hint=error.hint) from error
+    return {**row, "inject": words}
 
 
 def _must_mean(catalog: Catalog, name: str, path: KeyPath, where: Callable[[KeyPath], str]) -> Group | None:

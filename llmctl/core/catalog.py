@@ -156,12 +156,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All that a name may resolve to, and the settings beside it."""
+    """All that a name may resolve to, and the settings beside it.
+
+    `drills` are saved drills: the keys of `[drills.NAME]`, with `inject` as a tuple of TARGET=FAULT.
+    """
 
     providers: Mapping[str, Provider]
     groups: Mapping[str, Group]
     settings: Settings = Settings()
     default_model: str = ""
+    drills: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Group:
         """The group for `name`: a group's own name, `provider/model`, or a bare well-known model name.

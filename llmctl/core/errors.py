@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llmctl.core.record import Attempt
 
 Again = Literal["no", "once", "backoff", "patience"]
@@ -264,7 +266,7 @@ def from_wire(wire_class: str) -> type[ProviderError]:
 CLASSES: dict[str, type[ProviderError]] = {each.__name__: each for each in ProviderError.__subclasses__()}
 
 
-def exit_of_chain(primary: LlmctlError, others: list[LlmctlError]) -> int:
+def exit_of_chain(primary: LlmctlError, others: Sequence[LlmctlError]) -> int:
     """The exit code when a whole chain failed.
 
     6 if it failed in several ways of which one may pass later, else the primary's own code.

@@ -80,11 +80,11 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
 
     `obstacle` says why a deployment cannot be asked at all (no credential, say), or None. Raises the primary's obstacle
     when nothing at all can be asked (of a prompt too long for it, the one of the largest window), and UsageError for a
-    chain that `_chain` refuses.
+    chain that `chain_of` refuses.
     """
     links: list[Link] = []
     left_out: list[LeftOut] = []
-    for group in _chain(catalog, name, fallbacks):
+    for group in chain_of(catalog, name, fallbacks):
         reasons = [(deployment, obstacle(deployment)) for deployment in group.deployments]
         left_out += [LeftOut(deployment, reason) for deployment, reason in reasons if reason is not None]
         able = tuple(deployment for deployment, reason in reasons if reason is None)
@@ -105,7 +105,7 @@ def _first_obstacle(left_out: Sequence[LeftOut]) -> LlmctlError:
     return largest
 
 
-def _chain(catalog: Catalog, name: str, fallbacks: Sequence[str] | None) -> list[Group]:
+def chain_of(catalog: Catalog, name: str, fallbacks: Sequence[str] | None) -> list[Group]:
     """The groups of the chain. A link that is a bare model is asked with the parameters of the group it stands in for.
 
     Raises UsageError for an unknown name, a repeated link or id, the embedded model as a link, or too long a chain.

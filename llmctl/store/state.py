@@ -16,17 +16,18 @@ import marshal
 import os
 import sqlite3
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
-from llmctl.core.errors import LedgerUnusable, StateUnusable
+from llmctl.core.errors import ConfigInvalid, LedgerUnusable, StateUnusable
 from llmctl.store.db import Database, damaged
 from llmctl.store.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -223,3 +224,24 @@ def _no_number(name: str) -> NoReturn:
 _PLAIN = 2  # the last format of marshal without references: equal documents have equal images
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder(parse_constant=_no_number).decode
+
+
+@contextmanager
+def passing_state(is_whole: Callable[[dict[str, Any]], bool] = lambda _: True) -> Iterator[SqliteState]:
+    """A state of its own file, which is deleted at the end: for who must not touch the one of real calls.
+
+    Raises ConfigInvalid where no file can be made.
+    """
+    from tempfile import TemporaryDirectory  # slow to load, and no call of a user's needs it
+
+    try:
+        made = TemporaryDirectory(prefix="llmctl-", ignore_cleanup_errors=True)
+    except OSError as error:
+        what = f"no temporary directory can be made: {error.strerror}"
+        raise ConfigInvalid(what, hint="let TMPDIR name one that can be written") from error
+    with made as home:
+        state = SqliteState(os.path.join(home, "state.db"), is_whole)
+        try:
+            yield state
+        finally:
+            state.close()

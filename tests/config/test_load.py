@@ -103,6 +103,13 @@ def test_a_later_file_may_turn_a_single_model_into_deployments_and_back(desk: De
     assert [each.model for each in desk.load().resolve("a").deployments] == ["w"]
 
 
+def test_a_saved_drill_comes_from_the_kept_copy_as_it_came_from_the_file(desk: Desk):
+    desk.write('[drills.d]\nmodel = "fast"\ninject = { primary = "503", 2 = "timeout" }\nstream = true\n')
+    first, second = desk.load(), desk.load()
+    assert second.drills == first.drills
+    assert second.drills["d"] == {"model": "fast", "inject": ("primary=503", "2=timeout"), "stream": True}
+
+
 def test_a_byte_order_mark_and_windows_line_ends_are_read(desk: Desk):
     desk.write(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert desk.load().resolve("mine").deployments[0].limits.rpm == 10
@@ -188,6 +195,9 @@ def test_a_named_file_that_is_missing_is_refused_with_how_to_make_it(desk: Desk)
             "models.auto.route.simple: ",
             "'cheap'",
         ),
+        ('[drills.d]\nmodel = "fsat"\n', 2, "drills.d.model: unknown model", "'fast'"),
+        ('[drills.d]\ninject = ["1=429", "2=50"]\n', 2, "drills.d.inject[1]: no fault '50'", "503"),
+        ('[drills.d.inject]\n1 = "429"\n2 = "50"\n', 3, "drills.d.inject.2: no fault '50'", "503"),
     ],
 )
 def test_an_error_names_file_line_key_and_what_to_do(desk: Desk, text: str, line: int, key: str, hint: str):

@@ -265,6 +265,8 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_key(tree: dict[
         ({"log": {"retain": "90"}}, "log.retain"),
         ({"observe": {"hooks": ["module.function"]}}, "observe.hooks[0]"),
         ({"drills": {"d": {"inject": ["primary"]}}}, "drills.d.inject"),
+        ({"drills": {"d": {"expect_path": []}}}, "drills.d.expect_path"),
+        ({"drills": {"d": {"stream": "yes"}}}, "drills.d.stream"),
         ({"serve": {"port": 70000}}, "serve.port"),
         ({"serve": {"api_keys": "x"}}, "serve.api_keys"),
         ({"default_model": 1}, "default_model"),
@@ -339,9 +341,44 @@ def test_a_refused_key_is_not_quoted_anywhere():
 
 def test_features_that_come_later_are_checked_and_accepted_now():
     tree = tomllib.loads(CONTRACT)
-    tree["drills"]["x"] = {"model": "fast", "inject": {"primary": "429@2s", "*": "503"}, "mode": "offline", "speed": 50}
-    tree["drills"]["y"] = {"inject": ["1=timeout"], "expect_path": ["1", "2"], "judge": "smart"}
+    tree["serve"]["host"] = "::1"
     catalog_of(tree, {})
+
+
+def drilled(**keys: Any) -> Any:
+    return catalog_of({"drills": {"d": keys}}, {}).drills["d"]
+
+
+def test_a_saved_drill_is_kept_as_it_is_written():
+    keys = {"model": "fast", "mode": "offline", "speed": 50.0, "stream": True, "expect_path": ["1", "2"]}
+    assert drilled(**keys, judge="smart") == {**keys, "judge": "smart"}
+    assert not catalog_of({}, {}).drills
+
+
+@pytest.mark.parametrize(
+    "inject", [{"primary": "429@2s*1,503", "*": "slow@5"}, ["primary=429@2s*1,503", "*=slow@5"]], ids=["table", "list"]
+)
+def test_what_a_saved_drill_injects_is_a_list_of_words_however_it_is_written(inject: Any):
+    assert drilled(inject=inject)["inject"] == ("primary=429@2s*1,503", "*=slow@5")
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "what", "hint"),
+    [
+        ({"inject": {"2": "429", "primary": "timout"}}, "drills.d.inject.primary", "no fault 'timout'", "timeout?"),
+        ({"inject": ["primary=429", "2=slow"]}, "drills.d.inject[1]", "slow needs its seconds", "slow@5"),
+        ({"inject": {"1": "429@x"}}, "drills.d.inject.1", "429@x", ""),
+        ({"model": "fsat"}, "drills.d.model", "unknown model 'fsat'", "'fast'"),
+        ({"judge": "smrat"}, "drills.d.judge", "unknown model 'smrat'", "'smart'"),
+    ],
+)
+def test_a_saved_drill_of_unknown_faults_or_models_is_refused(keys: dict[str, Any], key: str, what: str, hint: str):
+    with pytest.raises(ConfigInvalid) as caught:
+        drilled(**keys)
+    assert caught.value.message.startswith(f"{key}: ")
+    assert what in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 3
 
 
 def test_the_json_schema_is_one_document_that_forbids_unknown_keys():
