@@ -10,12 +10,13 @@ _llmctl() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." fallback\:"Show what a chain does when its links fail, and rehearse it." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         ask) _llmctl_ask ;;
         embed) _llmctl_embed ;;
         route) _llmctl_route ;;
+        fallback) _llmctl_fallback ;;
         ledger) _llmctl_ledger ;;
         models) _llmctl_models ;;
         config) _llmctl_config ;;
@@ -164,7 +165,7 @@ _llmctl_route_list() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:MODEL: '
+        '1:MODEL:(fast smart cheap creative local auto)'
 }
 
 _llmctl_route_explain() {
@@ -185,7 +186,67 @@ _llmctl_route_reset() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:MODEL: '
+        '1:MODEL:(fast smart cheap creative local auto)'
+}
+
+_llmctl_fallback() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((drill\:"Rehearse failures of a chain\: who answers then, and after what; exit 100 when one is not survived." show\:"Show the chain as it resolves now, and where each class of errors leads; nothing is sent or written."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        drill) _llmctl_fallback_drill ;;
+        show) _llmctl_fallback_show ;;
+    esac
+}
+
+_llmctl_fallback_drill() {
+    _arguments -s -S \
+        '(--offline)--offline[Scripted providers answer\: no key, no network.]' \
+        '(--live)--live[Whom no fault strikes is really asked, and charged.]' \
+        '*--drill[One of \[drills.NAME\] (repeat).]:NAME: ' \
+        '*--inject[Such as primary=503, 2=429@2s*1 (repeat).]:TARGET=FAULT: ' \
+        '(--matrix)--matrix[Every fault at every link.]' \
+        '(--suite)--suite[The standard shapes of trouble.]:standard: ' \
+        '(--prompt)--prompt[What is asked.]:TEXT: ' \
+        '(--speed)--speed[Time runs N times faster (50).]:N: ' \
+        '(--seed)--seed[Equal seeds draw the same.]:N: ' \
+        '(--stream --no-stream)--stream[Show the answer as it is made, or whole (default).]' \
+        '(--stream --no-stream)--no-stream[Show the answer as it is made, or whole (default).]' \
+        '(--max-cost)--max-cost[Spend no more than that.]:USD: ' \
+        '(--expect-served-by)--expect-served-by[Who answers.]:TARGET: ' \
+        '(--expect-path)--expect-path[Who is asked in turn.]:A,B,C: ' \
+        '(--max-seconds)--max-seconds[An answer within N seconds.]:N: ' \
+        '(--expect-regex)--expect-regex[The answer has it (live).]:RE: ' \
+        '(--expect-json)--expect-json[The answer is such JSON (live).]:SCHEMA: ' \
+        '(--min-chars)--min-chars[The answer’s length (live).]:N: ' \
+        '(--judge)--judge[A model that judges answers (live).]:MODEL:(fast smart cheap creative local auto)' \
+        '(--junit)--junit[Write a JUnit file.]:FILE:_files' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '(-v --verbose)-v[The timeline of every scenario.]' \
+        '(-v --verbose)--verbose[The timeline of every scenario.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL:(fast smart cheap creative local auto)'
+}
+
+_llmctl_fallback_show() {
+    _arguments -s -S \
+        '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--no-fallback)--no-fallback[Ask the first target only.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL:(fast smart cheap creative local auto)'
 }
 
 _llmctl_ledger() {

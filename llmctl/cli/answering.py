@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llmctl.cli.fetching import offer
 from llmctl.cli.notes import Notes
@@ -21,7 +21,6 @@ from llmctl.core.errors import AnswerIncomplete, OutputFailed
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
     from llmctl.core.record import Answer
-    from llmctl.run.embedding import EmbedRun
     from llmctl.run.engine import CallRun
 
 EXIT_PIPE = 141
@@ -91,6 +90,12 @@ def _write(out: Out, text: str, run: CallRun) -> None:
         raise
 
 
+class Stoppable(Protocol):
+    """What can be stopped from outside: it is told with which exit code, before it is cancelled."""
+
+    exit_if_stopped: int
+
+
 class Stop:
     """SIGINT, SIGTERM, SIGHUP: the first cancels the call, the second leaves at once. What is ignored stays ignored.
 
@@ -99,7 +104,7 @@ class Stop:
     wait until something else wakes it.
     """
 
-    def __init__(self, run: CallRun | EmbedRun, out: Out) -> None:
+    def __init__(self, run: Stoppable, out: Out) -> None:
         self.exit_code = 0
         self._run = run
         self._out = out
@@ -122,6 +127,12 @@ class Stop:
             raise KeyboardInterrupt
         assert self._task is not None, "signals are taken inside a task"
         self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def end(self) -> None:
+        """Let signals do again what they do to any process: there is nothing left to cancel."""
+        for number in EXIT_STOPPED:
+            if signal.getsignal(number) is self:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ask": ("llmctl.cli.ask", "Ask for one answer; stdin is joined to the prompt."),
     "embed": ("llmctl.cli.embed", "Turn texts into vectors, in batches."),
     "route": ("llmctl.cli.route", "Show how targets are chosen and fare; clear their cooldowns."),
+    "fallback": ("llmctl.cli.fallback", "Show what a chain does when its links fail, and rehearse it."),
     "ledger": ("llmctl.cli.ledger", "List, show, search and back up the calls that were made."),
     "models": ("llmctl.cli.models", "Show the models that can be asked, and fetch the embedded one."),
     "config": ("llmctl.cli.config", "Write, show and check the configuration."),
@@ -28,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> the module whose `app` it is, and the one line of the overview."""
 
 
-LATER = ("chat", "compare", "batch", "fallback", "cost", "cache", "keys", "serve", "doctor", "help")
+LATER = ("chat", "compare", "batch", "cost", "cache", "keys", "serve", "doctor", "help")
 """Commands of the design that this version does not have yet."""
 
 

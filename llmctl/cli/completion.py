@@ -106,12 +106,12 @@ def _node(path: tuple[str, ...], command: Any, text: str = "") -> Node:
 def _param(param: Any) -> Param:
     is_option = param.param_type_name == "option"
     names = (*param.opts, *param.secondary_opts) if is_option else ()
-    label = param.metavar or param.name.upper()
+    label = (param.metavar or param.name.upper()).strip("[]")
     kind = next((_KINDS[word] for word in (label, *names) if word in _KINDS), "")
     return Param(
         names=names,
         help=(getattr(param, "help", None) or "").rstrip(),
-        label=label.strip("[]"),
+        label=label,
         takes_value=not (is_option and param.is_flag),
         repeats=is_option and param.multiple,
         is_file=kind == "files",

@@ -126,7 +126,7 @@ class Notes:
 
     def _draw(self, elapsed: str) -> None:
         """The status on one line, however narrow the terminal is: what wraps could not be taken away."""
-        room = min(_columns() - 1, 80) - len(elapsed)
+        room = min(columns() - 1, 80) - len(elapsed)
         line = (safe(self._doing)[: max(room, 0)] + elapsed).lstrip()
         if line != self._drawn:
             tell(f"\r\x1b[2K{line}")
@@ -170,7 +170,8 @@ def _first_use(client: Client) -> bool:
     return True
 
 
-def _columns() -> int:
+def columns() -> int:
+    """How wide the terminal on stderr is."""
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (OSError, ValueError):

@@ -46,16 +46,16 @@ _FORBIDDEN = {
 _DEEPEST = 20
 
 
-def schema_of(given: str) -> dict[str, Any]:
+def schema_of(given: str, option: str = "--schema") -> dict[str, Any]:
     """The JSON Schema in a file, or in the argument itself when it begins with a brace. Raises UsageError."""
     inline = given.lstrip().startswith("{")
-    where = "--schema" if inline else f"--schema {one_line(given)}"
+    where = option if inline else f"{option} {one_line(given)}"
     if inline:
         text = as_text(given, where)
     elif not given.strip() or given.strip() in ("true", "false"):
-        raise UsageError("--schema is neither an object nor a file", hint='for instance \'{"type": "object"}\'')
+        raise UsageError(f"{option} is neither an object nor a file", hint='for instance \'{"type": "object"}\'')
     else:
-        text = decoded(file_bytes(given, "--schema"), where)
+        text = decoded(file_bytes(given, option), where)
     schema = _json(text, where)
     if not isinstance(schema, dict):
         raise UsageError(f"{where}: a schema is an object", hint='for instance {"type": "object"}')

@@ -62,7 +62,11 @@ def test_the_version_loads_nothing_but_where_it_is_written(loaded):
     assert loaded("--version") <= {"llmctl", "llmctl.cli", "llmctl.cli.main", "llmctl._version", "__future__"}
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ask", "--help"], ["route", "test", "--help"], ["nope"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["ask", "--help"], ["route", "test", "--help"], ["fallback", "show", "--help"], ["nope"]],
+    ids=" ".join,
+)
 def test_help_and_usage_errors_load_no_engine(loaded, words):
     modules = loaded(*words, code=2 if words == ["nope"] else 0)
     assert not modules & (HEAVY | NETWORK | STORE)
@@ -98,6 +102,11 @@ def test_the_ledger_is_listed_without_network_and_heavy_libraries(loaded, words)
 def test_the_rules_of_routing_are_printed_without_network_and_store(loaded):
     assert loaded("route", "explain")
     assert not loaded("route", "explain") & (NETWORK | STORE | HEAVY)
+
+
+def test_a_chain_is_shown_without_http_and_heavy_libraries(loaded):
+    assert loaded("fallback", "show", "openai/m")
+    assert not loaded("fallback", "show", "openai/m") & (HEAVY | {"httpx", "httpcore", "anyio"})
 
 
 def test_the_package_itself_loads_nothing(cli):
