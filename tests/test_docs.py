@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from junitparser import JUnitXml
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -54,6 +56,8 @@ def shell(tmp_path: Path, weights_dir: Path):
     (bin_dir / "llmctl").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m llmctl "$@"\n')
     (bin_dir / "llmctl").chmod(0o755)
     (bin_dir / "python").symlink_to(sys.executable)
+    (bin_dir / "pip").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pip "$@"\n')
+    (bin_dir / "pip").chmod(0o755)
     (work := tmp_path / "work").mkdir()
     environ = {
         "PATH": f"{bin_dir}:{os.environ['PATH']}",
@@ -69,6 +73,15 @@ def shell(tmp_path: Path, weights_dir: Path):
     return run
 
 
+@pytest.fixture
+def drill_config(shell, tmp_path: Path) -> Path:
+    """The configuration that docs/drills.md says to save, where its commands run."""
+    (_, text), *_ = blocks(ROOT / "docs" / "drills.md", "toml")
+    (file := tmp_path / "work" / "llmctl.toml").write_text(text)
+    return file
+
+
+@pytest.mark.usefixtures("drill_config")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_console_block_of_the_page_runs_and_prints_what_it_says(page, shell):
     for _, text in blocks(page, "console"):
@@ -91,6 +104,21 @@ def test_every_toml_block_of_the_page_is_a_valid_configuration(page, shell, tmp_
         file.chmod(0o600)
         done = shell("llmctl", "--config", str(file), "config", "check")
         assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+def test_the_workflow_of_the_page_runs_as_it_stands_offline_and_without_a_secret(shell, drill_config, tmp_path):
+    ((_, text),) = blocks(ROOT / "docs" / "drills.md", "yaml")
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert len(commands) == 3
+    summary = tmp_path / "summary.md"
+    for command in commands:  # GitHub runs a step like this: docs.github.com, "jobs.<job_id>.steps[*].shell"
+        done = shell("bash", "-e", "-c", f"export GITHUB_STEP_SUMMARY={summary} LLMCTL_OFFLINE=1\n{command}")
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    suites = JUnitXml.fromfile(str(drill_config.parent / "drill.xml"))
+    assert suites.tests > 80
+    assert suites.failures == suites.errors == 0
+    assert "| pass |" in summary.read_text()
 
 
 def test_the_readme_itself_can_be_piped_to_the_embedded_model(shell):
