@@ -78,6 +78,12 @@ class Told:
         """What was answered; "" for nothing."""
         return self.answer.text if self.answer else ""
 
+    @property
+    def stood_in(self) -> bool:
+        """Whether whoever was asked last was a stand-in: its words are our own script."""
+        last = self.sent[-1] if self.sent else None
+        return last is not None and not last.real
+
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:

@@ -253,9 +253,8 @@ def named(rehearsal: Rehearsal) -> Assertion:
     by = later.get(record.deployment or "")
     if by is None or (record.served_by, record.provider, record.fallback) != (by.served_by, by.provider.name, True):
         return Assertion("named", False, f"{record.served_by} ({record.deployment}) is no fallback of this chain")
-    stood_in = bool(told.sent) and told.sent[-1] is not None and not told.sent[-1].real
     right = {by.base_model or by.model} | ({None} if by.provider.protocol == "bedrock" else set())
-    ok = not stood_in or record.reported_model in right
+    ok = not told.stood_in or record.reported_model in right
     return Assertion("named", ok, f"{record.served_by}, which reports {record.reported_model or 'no model'}")
 
 

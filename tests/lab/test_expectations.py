@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from servers import DONE, FaultServer, status, stream, token
 
 from llmctl.client import Client
 from llmctl.core.errors import CLASSES, LlmctlError, MissingCredential, UsageError
+from llmctl.core.faults import Fault
 from llmctl.core.record import Answer, Attempt, CallRecord
 from llmctl.core.types import Completion
 from llmctl.lab import drill
@@ -20,6 +22,7 @@ from llmctl.lab.chain import End
 from llmctl.lab.expectations import INSTRUCTION, MOST_CHARS, Expectations
 from llmctl.lab.rehearsal import COMMAND, Rehearsal, Stage, Told
 from llmctl.lab.scenarios import Scenario
+from llmctl.run.faults import Sent
 from llmctl.testing import MemoryLedger
 
 if TYPE_CHECKING:
@@ -67,6 +70,11 @@ def told(
     record = CallRecord("id", 0.0, COMMAND, "fast", state=ended, deployment=last, latency_ms=ms)  # type: ignore[arg-type]
     answer = None if text is None else Answer(record, Completion(text=text, finish_reason="stop"), attempts)
     return Told(0.0, record, attempts, (None,) * len(asked), (), CLASSES[error]("") if text is None else None, answer)
+
+
+def scripted(name: str) -> Told:
+    """A call that a stand-in for `name` answers: it survives its fault."""
+    return replace(told(name), sent=(Sent(name, Fault("badjson"), 0.0),))
 
 
 def rehearsed(on: Stage, *calls: Told, end: End | None = None, error: LlmctlError | None = None) -> Rehearsal:
@@ -219,6 +227,8 @@ ALL = [{name: value} for name, value in GOOD.items()] + [{"judge": "wise"}]
 @pytest.mark.parametrize(
     ("call", "end", "ok", "detail"),
     [
+        (scripted("fast-1"), None, False, "a stand-in for fast-1 answered"),
+        (scripted("fast-1"), End(frozenset({"fast-1"})), True, "a stand-in for fast-1 answered"),
         (told("fast-1", text=None), End(error="Unavailable", exit=6), True, "no answer was due"),
         (told("fast-1", text=None), None, False, "there is no answer: Unavailable"),
         (told("fast-1", text=None), End(frozenset({"cheap-1"})), False, "there is no answer: Unavailable"),
