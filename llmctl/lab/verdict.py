@@ -156,11 +156,13 @@ def _wrong_end(rehearsal: Rehearsal, told: Told, end: End | None) -> str:
 def _failure(told: Told) -> str:
     """The attempt that failed last, and the error that the call ended in."""
     error = told.error
+    if error is None:
+        return f"the answer of {told.record.deployment} ended by {told.record.finish_reason}"
     failed = next((each for each in reversed(told.attempts) if each.outcome != "ok"), None)
     if failed is None:
-        return f"{error.kind}: {error.message}" if error else f"the answer ended by {told.record.finish_reason}"
+        return f"{error.kind}: {error.message}"
     status = f" (HTTP {failed.status})" if failed.status else ""
-    ended = f"; the call ended in {error.kind}, exit {told.record.exit_code}" if error else ""
+    ended = f"; the call ended in {error.kind}, exit {told.record.exit_code}"
     return f"attempt {failed.n} at {failed.deployment}: {failed.outcome}{status}: {failed.error}{ended}"
 
 

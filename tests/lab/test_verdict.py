@@ -133,7 +133,8 @@ def test_one_bad_end_among_several_good_ones_fails() -> None:
 
 def test_an_answer_that_is_incomplete_is_no_answer() -> None:
     cut = replace(GOOD, record=replace(GOOD.record, state="incomplete", exit_code=8, finish_reason="length"))
-    assert "nobody answered" in broken(judge(rehearsal(cut, end=None)))["answered"]
+    why = "nobody answered: the answer of b-1 ended by length"
+    assert broken(judge(rehearsal(cut, end=None))) == {"answered": why}, "and it is no attempt before it that is named"
     assert judge(rehearsal(cut, end=None)).served_by is None
 
 
