@@ -185,7 +185,9 @@ def test_truncated_text_that_counts_as_whole_fails(text: str, why: str) -> None:
     told = answered(GOOD.attempts, text)
     assert broken(judge(rehearsal(told))) == {"whole": why}
     assert broken(judge(rehearsal(replace(GOOD, shown=text)))) == {"whole": why}, "what came out of the call counts too"
-    assert judge(rehearsal(told, live=True)).ok == bool(text.strip()), "live, nobody knows what is said"
+    real = replace(told, sent=(*told.sent[:-1], replace(told.sent[-1], real=True)))  # type: ignore[type-var]
+    assert judge(rehearsal(real, live=True)).ok == bool(text.strip()), "live, nobody knows what is said"
+    assert broken(judge(rehearsal(told, live=True))) == {"whole": why}, "of a stand-in it is known live, too"
 
 
 def test_an_attempt_noted_as_another_class_than_its_fault_becomes_fails() -> None:
