@@ -109,7 +109,6 @@ def test_without_a_word_the_primary_is_down() -> None:
         (["2=small-window"], ["attempt 3 at a-1: Unavailable (HTTP 503)", "b-1 is left out: its window is too small"]),
         (["*=small-window"], ["begins: no call could be made", "window"]),
         (["primary=ok*5,503"], ["primary=ok*5,503 never fired"]),
-        (["primary=flaky@0.0001"], ["primary=flaky@0.0001 never fired"]),
         (["primary=slow@1", "2=503"], ["2=503 never fired: asked was only a-1"]),
         (["primary=503", "1=401"], ["primary=503 never fired: it was asked 1 x, and met 401"]),
         (["2=401", "*=503"], ["attempt 4 at b-1: Unauthorized (HTTP 401)"]),
