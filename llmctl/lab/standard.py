@@ -66,7 +66,8 @@ def plays(client: Client, drill: Drill, environ: Mapping[str, str]) -> tuple[lis
     what is injected and what is streamed: the rest of `drill` is for other drills. Raises UsageError as `stage` does.
     """
     if drill.model:
-        return _on(stage(client, drill, environ)), []
+        on = stage(client, drill, environ)
+        return _on(on if drill.live else _unpaced(on)), []
     if drill.live:
         raise UsageError("--suite standard --live needs a model", hint="the made-up chains are drilled with --offline")
     out = [name for name in PROTOCOLS if name in extras.EXTRAS and not extras.installed(name)]
@@ -88,6 +89,22 @@ def _made_up() -> dict[str, Any]:
             models[name] = {"model": f"{protocol}/{model}", "context_window": window, "api_key": f"made-up-{name}"}
         models[names[0]]["fallbacks"] = [names[1]]
     return {"models": models, "timeout": TIMEOUTS}
+
+
+def _unpaced(on: Stage) -> Stage:
+    """`on` without the chain's own requests a minute: the pace of the shapes is ours, and no real quota is spent."""
+
+    def changed(each: Deployment) -> Deployment:
+        return replace(each, limits=each.limits._replace(rpm=None))
+
+    members = [
+        each._replace(
+            group=replace(each.group, deployments=tuple(map(changed, each.group.deployments))),
+            deployment=changed(each.deployment),
+        )
+        for each in on.chain.members
+    ]
+    return replace(on, chain=replace(on.chain, members=tuple(members)))
 
 
 def _on(where: Stage) -> list[Play]:

@@ -107,6 +107,11 @@ def test_a_protocol_whose_extra_is_not_installed_is_left_out_and_named(monkeypat
     assert "[bedrock]" in out
 
 
+def test_a_chain_with_few_requests_a_minute_passes_at_the_pace_of_the_shapes() -> None:
+    config = {"models": {"a": {"model": "openai/m", "rpm": 1, "fallbacks": ["b"]}, "b": {"model": "groq/n", "rpm": 1}}}
+    assert bad(suite("a", config, only=("throttled-once", "error-once", "outage"))) == {}
+
+
 def test_a_live_suite_needs_a_model_and_a_chain_of_one_is_refused() -> None:
     with pytest.raises(UsageError, match="needs a model"):
         suite(live=True)
