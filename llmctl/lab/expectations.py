@@ -75,6 +75,8 @@ class Expectations:
         for option, least in (("--max-seconds", self.max_seconds), ("--min-chars", self.min_chars)):
             if least is not None and not 0 < least < inf:
                 raise UsageError(f"{option} {least} holds a drill to nothing", hint="give a number above 0")
+        if self.regex == "":
+            raise UsageError("--expect-regex '' is in every answer", hint="leave it out, or say what must be there")
         if self.regex is not None:
             try:
                 re.compile(self.regex)

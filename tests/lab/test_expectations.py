@@ -269,6 +269,7 @@ def test_offline_nothing_is_expected_of_a_text(expected: dict[str, Any]):
         ({"max_seconds": 0.0}, UsageError, "--max-seconds 0"),
         ({"max_seconds": float("nan")}, UsageError, "--max-seconds nan"),
         ({"min_chars": 0}, UsageError, "--min-chars 0"),
+        ({"regex": ""}, UsageError, "is in every answer"),
         ({"regex": "(cat"}, UsageError, "unterminated"),
         ({"regex": "a{99999999999999999999}"}, UsageError, "regular expression"),
         ({"regex": "(" * 5000}, UsageError, "regular expression"),
