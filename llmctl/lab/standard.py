@@ -40,6 +40,7 @@ DEAD_REQUESTS = 10
 """The most requests that a target gets in a minute in which it answers none."""
 LATE = 1.05
 """How many times its Retry-After a target may be left waiting by plan."""
+Ends = Literal["table", "answer", "primary", "anybody"]
 
 
 class Shape(NamedTuple):
@@ -51,7 +52,7 @@ class Shape(NamedTuple):
 
     id: str
     fault: str
-    ends: Literal["table", "answer", "primary", "anybody"]
+    ends: Ends
     checks: tuple[Check, ...] = ()
     alone: bool = False
     streamed: bool = False
@@ -118,11 +119,14 @@ def shapes(chain: Chain, settings: Settings) -> tuple[Shape, ...]:
     first = [patience[each.reasoning] for each in _primaries(chain)]
     late = f"slow@{max(first) + 2 * MARGIN_S:g}"
     silent = took(max(100.0, sum(first) + MARGIN_S))
+    hasty = not (settings.retries and settings.patience_s)  # it is told to go on at once: whoever answers is right
+    once: Ends = "anybody" if hasty else "primary"
+    twice = () if hasty else (again,)
     stalled = took(max(45.0, len(first) * settings.idle_s + MARGIN_S))
     return (
-        Shape("throttled-once", "429@2s*1", "primary", (again,), alone=True),
+        Shape("throttled-once", "429@2s*1", once, twice, alone=not hasty),
         Shape("throttled", "429", "answer", (asked(4, within_s=3.0),)),
-        Shape("error-once", "500*1", "primary", (again,), alone=_needs_all_tries(chain, settings)),
+        Shape("error-once", "500*1", once, twice, alone=not hasty and _needs_all_tries(chain, settings)),
         Shape("down", "503", "answer", (asked(MOST_ATTEMPTS),)),
         Shape("reset", "reset", "answer"),
         Shape("silent", "timeout", "answer", (asked(1), silent)),

@@ -112,6 +112,14 @@ def test_a_chain_with_few_requests_a_minute_passes_at_the_pace_of_the_shapes() -
     assert bad(suite("a", config, only=("throttled-once", "error-once", "outage"))) == {}
 
 
+@pytest.mark.parametrize("retry", [{"retries": 0}, {"patience": "0s"}])
+def test_a_chain_that_is_told_not_to_wait_passes_by_its_fallback(retry: dict[str, Any]) -> None:
+    config = {"models": {"a": {"model": "openai/m", "fallbacks": ["b"]}, "b": {"model": "groq/n"}}, "retry": retry}
+    verdicts = suite("a", config, only=("throttled-once", "error-once"))
+    assert bad(verdicts) == {}
+    assert {each.served_by for each in verdicts} == {"groq/n"}
+
+
 def test_a_live_suite_needs_a_model_and_a_chain_of_one_is_refused() -> None:
     with pytest.raises(UsageError, match="needs a model"):
         suite(live=True)
@@ -150,8 +158,9 @@ def test_live_the_faults_strike_link_one_and_the_rest_is_really_asked() -> None:
 # ---------------------------------------------------------------- what a worse configuration comes to
 
 
-def test_without_retries_an_error_that_passes_is_not_survived_by_its_target() -> None:
-    (verdict,) = suite("a", {"models": LIVE, "retry": {"retries": 0}}, only=("error-once",))
+def test_an_error_that_passes_and_is_not_survived_by_its_target_fails() -> None:
+    models = {**LIVE, "a": {**LIVE["a"], "tpm": 300}}  # too few tokens to be asked twice in a minute
+    (verdict,) = suite("a", {"models": models}, only=("error-once",))
     assert "again: the target was asked 1 times, not twice" in verdict.why
     assert "served by b-1 instead of a-1" in verdict.why
 
