@@ -102,7 +102,9 @@ def _fired(rehearsal: Rehearsal) -> Assertion:
         members = rehearsal.chain.targets(target)
         ids = {member.deployment.id for member in members}
         if what.shrinks_window:
-            times = 0 if any(sent.deployment in ids for sent in rehearsal.sent) else len(rehearsal.calls)
+            able = any(member.obstacle is None for member in members)  # else nobody asks it anyway
+            struck = able and not any(sent.deployment in ids for sent in rehearsal.sent)
+            times = struck * len(rehearsal.calls)
         else:
             times = sum(sent.deployment in ids and sent.fault in what.faults for sent in rehearsal.sent)
         counts.append(f"{target}={what} {times} x")

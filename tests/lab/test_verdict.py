@@ -104,6 +104,9 @@ def test_a_small_window_that_was_asked_all_the_same_fails() -> None:
     assert "fired" in broken(judge(rehearsal(GOOD, "primary=small-window")))
     without = answered((attempt(1, 0, "b-1", "ok"),))
     assert judge(rehearsal(without, "primary=small-window")).ok
+    keyless = CHAIN.members[0]._replace(obstacle=MissingCredential("no key for OpenAI"))
+    never = rehearsal(without, "primary=small-window", chain=replace(CHAIN, members=(keyless, CHAIN.members[1])))
+    assert "cannot be asked: no key for OpenAI" in broken(judge(never))["fired"]
 
 
 @pytest.mark.parametrize(
