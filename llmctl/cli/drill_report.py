@@ -31,13 +31,13 @@ def _to_person() -> bool:
 
 
 def tell_before(drills: Sequence[Drill], estimated: int | None, unpriced: Sequence[str], *, quiet: bool) -> None:
-    """Say, to a person, what it may cost, and how fast time runs."""
-    if quiet or not _to_person():
+    """Say what it may cost and, to a person, how fast time runs."""
+    if quiet:
         return
     if any(each.live for each in drills):
         unknown = f"unknown: no price for {', '.join(unpriced)}"
         say(f"cost: {unknown if estimated is None else f'about ${estimated / 1e9:.6f} at most'}")
-    for speed in dict.fromkeys(each.speed for each in drills if each.speed != 1):
+    for speed in dict.fromkeys(each.speed for each in drills if each.speed != 1 and _to_person()):
         say(f"time runs {speed:g} times faster; --speed 1 is real time")
 
 

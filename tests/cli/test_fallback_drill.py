@@ -299,6 +299,7 @@ def test_a_refused_key_fails_live_and_nothing_hostile_or_secret_comes_out_anywhe
         _live(cli, one, two)
         words = ("fast", "--live", "--inject", "primary=503", "--junit", str(report))
         done = drill(*words, config="live.toml", **KEYS, GITHUB_STEP_SUMMARY=str(summary))
+        assert done.err.startswith("llmctl: cost: about $0.0"), "what is charged is said to everybody, and first"
         document = drill(*words, "--json", config="live.toml", **KEYS)
         assert two.requests
     assert (done.code, document.code, document.err) == (100, 100, "")
@@ -379,7 +380,7 @@ def test_a_signal_in_the_middle_leaves_a_true_row_and_no_report(cli, number, cod
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (code, b""), err
-    assert err == b"" if more else err.startswith(b"llmctl: stopped after 1 of ")
+    assert err == b"" if more else b" at most\nllmctl: stopped after 1 of " in err
     ends = sorted((row["state"], row["exit_code"], row["drill"]) for row in cli.calls())
     assert ends == [("cancelled", code, 1), ("ok", 0, 1)]
     assert (cli.root / "j.xml").read_bytes() == b""
