@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmctl.run.faults import Sent
 
 MOST_ATTEMPTS = 6
+REFUSED = ("Unauthorized", "ModelNotFound", "QuotaExhausted")
+"""What a real target that no fault strikes says every time: it is not there to fall back to."""
 EARLY = 0.95
 """The share of a Retry-After that must have passed before the target is asked again."""
 
@@ -137,8 +139,12 @@ def _ends(rehearsal: Rehearsal) -> Assertion:
 
 
 def _wrong_end(rehearsal: Rehearsal, told: Told, end: End | None) -> str:
-    """What is wrong with how the call ended; "" for nothing."""
+    """What is wrong with how the call ended; "" for nothing. A real refusal is, whoever answers after it."""
     state, served = told.record.state, told.record.deployment
+    met = zip(told.attempts, told.sent, strict=True)
+    refused = next((a for a, sent in met if sent and sent.real and a.outcome in REFUSED), None)
+    if refused is not None and state == "ok":
+        return f"attempt {refused.n} at {refused.deployment} met no fault: {refused.outcome}: {refused.error}"
     if end is None:
         return "" if state == "ok" else f"nobody answered: {_failure(told)}{_left_out(rehearsal)}"
     if state == "ok":

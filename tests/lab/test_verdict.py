@@ -141,6 +141,19 @@ def test_an_answer_that_is_incomplete_is_no_answer() -> None:
     assert judge(rehearsal(cut, end=None)).served_by is None
 
 
+@pytest.mark.parametrize(("outcome", "ok"), [("Unauthorized", False), ("ModelNotFound", False), ("Unavailable", True)])
+def test_a_real_target_that_refuses_fails_the_drill_whoever_answers_then(outcome: str, ok: bool) -> None:
+    told = answered((attempt(1, 0), attempt(2, 1, "a-1", outcome), attempt(3, 2, "b-1", "ok")))
+    faults = (DOWN, None, None)
+    told = replace(
+        told,
+        sent=tuple(Sent(a.deployment, f, a.started_at, real=not f) for a, f in zip(told.attempts, faults, strict=True)),
+    )
+    verdict = judge(rehearsal(told, live=True))
+    assert verdict.ok is ok
+    assert ok or f"attempt 2 at a-1 met no fault: {outcome}" in broken(verdict)["end"]
+
+
 def test_an_attempt_too_many_fails() -> None:
     many = (*(attempt(n, n) for n in range(1, MOST_ATTEMPTS + 1)), attempt(MOST_ATTEMPTS + 1, 9, "b-1", "ok"))
     assert broken(judge(rehearsal(answered(many)))) == {"bounds": "7 attempts for one call"}
