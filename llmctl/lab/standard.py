@@ -119,7 +119,8 @@ def shapes(chain: Chain, settings: Settings) -> tuple[Shape, ...]:
     first = [patience[each.reasoning] for each in _primaries(chain)]
     late = f"slow@{max(first) + 2 * MARGIN_S:g}"
     silent = took(max(100.0, sum(first) + MARGIN_S))
-    hasty = not (settings.retries and settings.patience_s)  # it is told to go on at once: whoever answers is right
+    # It is told to go on at once: whoever answers is right.
+    hasty = not (settings.retries and settings.patience_s and settings.max_wait_s)
     once: Ends = "anybody" if hasty else "primary"
     twice = () if hasty else (again,)
     stalled = took(max(45.0, len(first) * settings.idle_s + MARGIN_S))

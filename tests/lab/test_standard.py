@@ -112,7 +112,7 @@ def test_a_chain_with_few_requests_a_minute_passes_at_the_pace_of_the_shapes() -
     assert bad(suite("a", config, only=("throttled-once", "error-once", "outage"))) == {}
 
 
-@pytest.mark.parametrize("retry", [{"retries": 0}, {"patience": "0s"}])
+@pytest.mark.parametrize("retry", [{"retries": 0}, {"patience": "0s"}, {"max_wait": "0s"}])
 def test_a_chain_that_is_told_not_to_wait_passes_by_its_fallback(retry: dict[str, Any]) -> None:
     config = {"models": {"a": {"model": "openai/m", "fallbacks": ["b"]}, "b": {"model": "groq/n"}}, "retry": retry}
     verdicts = suite("a", config, only=("throttled-once", "error-once"))
