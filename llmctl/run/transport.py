@@ -190,7 +190,7 @@ def _certificates(environ: Mapping[str, str]) -> ssl.SSLContext:
         raise ConfigInvalid(
             f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {error}", hint="check the variable"
         ) from error
-    return httpx.create_ssl_context()
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _hashed(directory: str) -> bool:

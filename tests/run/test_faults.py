@@ -194,6 +194,14 @@ def test_stand_in_hears_what_the_provider_would() -> None:
     assert heard.at >= transport.sent[0].at
 
 
+def test_a_fault_of_tls_is_one_whatever_certificates_the_process_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", __file__)
+    monkeypatch.setenv("SSL_CERT_DIR", "/nowhere")
+    _, error, _ = asked("tls")
+    assert error is not None
+    assert (error.kind, "TLS failed" in error.message) == ("ConnectionFailed", True), error.message
+
+
 def test_query_of_the_request_is_kept() -> None:
     transport = FaultTransport()
     asyncio.run(body_of(transport))
