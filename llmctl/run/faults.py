@@ -39,7 +39,7 @@ NOWHERE = "https://llmctl-drill.invalid."
 """It has no address (RFC 6761, 6.4), nor in a search domain; by https, as some resolvers lead such names to a page."""
 _HARMLESS = ("content-type", "accept")
 """The headers that a stand-in is shown in a live drill: any other may hold a real credential."""
-_ANY_HEAD = 1 << 20
+_ANY_HEAD = 1 << 26
 _RST = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing the socket sends RST instead of FIN."""
 

@@ -209,6 +209,17 @@ def test_query_of_the_request_is_kept() -> None:
     assert transport.sent[0].heard.path == "/v1/chat?a=b"
 
 
+def test_headers_of_more_than_a_mebibyte_are_heard() -> None:
+    transport = FaultTransport({"m-1": "503"})
+    long = ASKING._replace(headers={f"x-{n}": "a" * 10_000 for n in range(120)})
+
+    async def sent() -> int:
+        async with transport.send(long, SENDING, connect_s=5.0) as response:
+            return response.status
+
+    assert asyncio.run(sent()) == 503
+
+
 def test_wait_that_is_asked_for_passes_on_the_clock() -> None:
     text, error, transport = asked("429@2s*1", retries=1)
     assert (text, error) == (transport.text, None)
