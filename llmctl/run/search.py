@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
+from asyncio.subprocess import DEVNULL, PIPE
 
 _SEARCH = "import json, re, sys; sys.exit(0 if re.search(*json.load(sys.stdin)) else 3)"
-_FOUND = {0: True, 3: False}
+_FOUND: dict[int | None, bool] = {0: True, 3: False}
 
 
 async def search(regex: str, text: str, most_s: float) -> bool | None:
@@ -19,9 +19,14 @@ async def search(regex: str, text: str, most_s: float) -> bool | None:
     command = [sys.executable, "-I", "-S", "-c", _SEARCH]
     given = json.dumps([regex, text]).encode()
     try:
-        done = await asyncio.to_thread(
-            subprocess.run, command, input=given, capture_output=True, timeout=most_s, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        async with asyncio.timeout(most_s):
+            process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL)
+            try:
+                await process.communicate(given)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+    except OSError:  # which TimeoutError is
         return None
-    return _FOUND.get(done.returncode)
+    return _FOUND.get(process.returncode)
