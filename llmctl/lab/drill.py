@@ -149,7 +149,7 @@ async def rehearse(
             verdict = judge(on.unplayed(scenario, _too_dear(spent, ahead, max_cost_usd)))
         else:
             rehearsal = await on.play(scenario, begun)
-            more, judging = await expectations.of(rehearsal, on)
+            more, judging = await expectations.of(rehearsal, on, begun)
             spent += judging + sum(told.record.cost_nanousd or 0 for told in rehearsal.calls)
             verdict = judge(rehearsal, more)
         verdicts.append(verdict)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     Found = tuple[bool, str]  # whether it holds, and what was found
     About = Callable[[Any, str], Awaitable[Found]]  # what is expected, and the text
+    Begun = Callable[[CallRun], object]  # told before a call
 
 MOST_CHARS = 100_000
 """The longest answer that is searched or shown to a judge."""
@@ -98,11 +99,11 @@ class Expectations:
         costs = [cost_of_answer(each, shown) for each in _question(on, self.judge, "").ask.plan.deployments]
         return None if None in costs else max(cost for cost in costs if cost is not None)
 
-    async def of(self, rehearsal: Rehearsal, on: Stage) -> tuple[list[Assertion], int]:
-        """The assertions about a rehearsal, and what judging it has cost in nano-dollars."""
+    async def of(self, rehearsal: Rehearsal, on: Stage, begun: Begun = lambda _: None) -> tuple[list[Assertion], int]:
+        """The assertions about a rehearsal, and what judging it has cost in nano-dollars; `begun` is told of each."""
         if rehearsal.error is not None:
             return [], 0
-        before, judge = self._spent, partial(self._judge, on)
+        before, judge = self._spent, partial(self._judge, on, begun)
         how = [(name, getattr(self, name)) for name in _HOW]
         found = [Assertion(name, *_HOW[name](rehearsal, it)) for name, it in how if it not in (None, (), [])]
         for name, wanted in self._of_text.items():
@@ -116,11 +117,11 @@ class Expectations:
         all_ = {"regex": search, "json": self.schema, "min_chars": self.min_chars, "judge": self.judge}
         return {name: wanted for name, wanted in all_.items() if wanted is not None}
 
-    async def _judge(self, on: Stage, judge: str, text: str) -> Found:
+    async def _judge(self, on: Stage, begun: Begun, judge: str, text: str) -> Found:
         """The judgement of a text, which is asked for once: on the client's own clock and limits, and charged."""
         key = (on.prompt, text)
         if key not in self._judged:
-            self._judged[key], spent = await _judgement(on, judge, text)
+            self._judged[key], spent = await _judgement(on, begun, judge, text)
             self._spent += spent
         return self._judged[key]
 
@@ -229,13 +230,14 @@ _OF_TEXT: dict[str, About] = {"regex": _search, "json": _meets, "min_chars": _lo
 # ---------------------------------------------------------------- the judge
 
 
-async def _judgement(on: Stage, judge: str, text: str) -> tuple[Found, int]:
+async def _judgement(on: Stage, begun: Begun, judge: str, text: str) -> tuple[Found, int]:
     """What `judge` says of an answer, and what that cost in nano-dollars."""
     if len(text) > MOST_CHARS:
         return (False, f"an answer of {len(text)} characters is too long to be judged"), 0
     run = None
     try:
         run = replace(on.client.engine, ledger=Marked(on.client.ledger)).call(_question(on, judge, text).ask)
+        begun(run)
         answer = await run.whole()
     except LlmctlError as error:
         spent = run.record.cost_nanousd if run else 0

@@ -386,6 +386,22 @@ def test_a_signal_in_the_middle_leaves_a_true_row_and_no_report(cli, number, cod
     assert (cli.root / "j.xml").read_bytes() == b""
 
 
+def test_a_signal_while_a_judge_is_asked_is_in_the_row_of_the_judge(cli):
+    with FaultServer() as one, FaultServer(stream("well")) as two, FaultServer("silent") as judge:
+        _live(cli, one, two)
+        with (cli.root / "live.toml").open("a") as config:
+            config.write(f'[models.judge]\nmodel = "openai/j"\napi_base = "{judge.url}"\napi_key = "env:KEY_ONE"\n')
+        words = ("fallback", "drill", "fast", "--live", "--judge", "judge")
+        process = cli.start("--config", "live.toml", *words, env=KEYS)
+        judge.wait_for(1)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143, err
+    assert sorted((row["model"], row["state"], row["exit_code"]) for row in cli.calls()) == [
+        ("fast", "ok", 0), ("judge", "cancelled", 143)
+    ]  # fmt: skip
+
+
 def test_a_closed_pipe_ends_it_after_its_reports_are_written(cli):
     (cli.root / "c.toml").write_text(CONFIG)
     process = cli.start("--config", "c.toml", "fallback", "drill", "fast", "--offline", "--junit", "j.xml")
