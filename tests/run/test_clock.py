@@ -38,14 +38,13 @@ def test_real_clock_sleeps_and_strikes_in_seconds_of_the_world() -> None:
 def test_fast_clock_counts_more_seconds_than_pass() -> None:
     async def run() -> tuple[float, float, float]:
         clock = DrillClock(FAST)
-        began, wall, real = clock.monotonic(), clock.now(), time.monotonic()
+        real, mono, wall = time.monotonic(), clock.monotonic(), clock.now()
         await clock.sleep(20)
-        return clock.monotonic() - began, clock.now() - wall, time.monotonic() - real
+        return clock.now() - wall, clock.monotonic() - mono, time.monotonic() - real
 
-    mono, wall, real = asyncio.run(run())
-    assert mono >= 20 * NEARLY
-    assert wall == pytest.approx(mono, abs=5)
-    assert real < 2
+    wall, mono, real = asyncio.run(run())
+    assert 20 * NEARLY <= wall <= mono / NEARLY
+    assert real < mono
 
 
 def test_fast_clock_begins_at_the_worlds_time() -> None:
@@ -62,15 +61,16 @@ def test_fast_clock_is_read_without_an_event_loop() -> None:
 
 
 def test_timeout_strikes_in_seconds_of_the_clock() -> None:
-    async def run() -> float:
+    async def run() -> tuple[float, float]:
         clock = DrillClock(FAST)
-        began = time.monotonic()
+        real, began = time.monotonic(), clock.monotonic()
         with pytest.raises(TimeoutError):
             async with clock.timeout(20):
                 await asyncio.Event().wait()
-        return time.monotonic() - began
+        return time.monotonic() - real, clock.monotonic() - began
 
-    assert 0.02 * NEARLY <= asyncio.run(run()) < 2
+    real, passed = asyncio.run(run())
+    assert 0.02 * NEARLY <= real < 20 * NEARLY <= passed
 
 
 @pytest.mark.parametrize("clock", [SystemClock(), DrillClock(FAST)])
@@ -84,6 +84,16 @@ def test_timeout_that_has_passed_strikes_at_the_first_wait(clock: SystemClock | 
         return reached
 
     assert asyncio.run(run())
+
+
+def test_timeout_that_has_passed_does_not_turn_the_clock_back() -> None:
+    async def run() -> list[float]:
+        clock = DrillClock(FAST)
+        before = clock.monotonic()
+        async with clock.timeout(-60):
+            return [before, clock.monotonic()]
+
+    assert (read := asyncio.run(run())) == sorted(read)
 
 
 def test_sleep_of_no_time_lets_others_run() -> None:
@@ -190,14 +200,17 @@ def test_the_clock_never_runs_past_an_instant_that_somebody_waits_for() -> None:
     """However late this machine is: here it is late by 0.05 s, which would be 50 s of the drill."""
 
     async def run() -> None:
+        async def sleep() -> float:
+            await clock.sleep(10)
+            return clock.monotonic()
+
         clock = DrillClock(1000)
-        sleeping = asyncio.create_task(clock.sleep(10))
+        sleeping = asyncio.create_task(sleep())
         await asyncio.sleep(0)
         began = clock.monotonic()
         time.sleep(0.05)
         assert clock.monotonic() <= began + 10
-        await sleeping
-        assert began + 10 * NEARLY <= clock.monotonic() < began + 30
+        assert began + 10 * NEARLY <= await sleeping < began + 30
 
     asyncio.run(run())
 
