@@ -72,7 +72,7 @@ def made(config: str = "") -> Client:
 def rehearsed(plays: list[drill.Play]) -> tuple[list[Verdict], float, float]:
     """The verdicts, and the wall and CPU seconds that they took."""
     began, cpu = time.perf_counter(), time.process_time()
-    verdicts = asyncio.run(drill.rehearse(plays, Expectations()))
+    verdicts, _ = asyncio.run(drill.rehearse(plays, Expectations()))
     return verdicts, time.perf_counter() - began, time.process_time() - cpu
 
 

@@ -104,7 +104,8 @@ class Stop:
     wait until something else wakes it.
     """
 
-    def __init__(self, run: Stoppable, out: Out) -> None:
+    def __init__(self, run: Stoppable | None, out: Out) -> None:
+        """`run` is what is stopped, None for what `watch` will name."""
         self.exit_code = 0
         self._run = run
         self._out = out
@@ -122,11 +123,19 @@ class Stop:
         """Take a signal."""
         if self.exit_code:
             os._exit(self.exit_code)
-        self.exit_code = self._run.exit_if_stopped = EXIT_STOPPED[signal.Signals(number)]
+        self.exit_code = EXIT_STOPPED[signal.Signals(number)]
+        if self._run is not None:
+            self.watch(self._run)
         if self._out.writing:
             raise KeyboardInterrupt
         assert self._task is not None, "signals are taken inside a task"
         self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def watch(self, run: Stoppable) -> None:
+        """From now on it is `run` that is stopped."""
+        self._run = run
+        if self.exit_code:
+            run.exit_if_stopped = self.exit_code
 
     def end(self) -> None:
         """Let signals do again what they do to any process: there is nothing left to cancel."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from llmctl.lab.drill import Drill
     from llmctl.lab.verdict import Verdict
-    from llmctl.run.engine import CallRun
 
 _COLUMNS = ("scenario", "model", "outcome", "served_by", "attempts", "seconds", "path")
 
@@ -42,46 +41,25 @@ def tell_before(drills: Sequence[Drill], estimated: int | None, unpriced: Sequen
 
 
 class Course:
-    """How far it has come: what was played, the call that runs, and on a person's terminal a line that says so."""
+    """How far it has come: what was played, and on a person's terminal a line that says so."""
 
     def __init__(self, total: int, *, quiet: bool) -> None:
         self.total = total
         self.played: list[Played] = []
-        self._exit_if_stopped = 130
-        self._run: CallRun | None = None
         self._draws = not quiet and _to_person() and os.environ.get("TERM") != "dumb"
-        self._verdicts: list[Verdict] = []
 
     @property
     def done(self) -> int:
         """How many scenarios have ended."""
         return sum(len(each.verdicts) for each in self.played)
 
-    @property
-    def exit_if_stopped(self) -> int:
-        """The exit code in the row of the call that runs, if it is stopped."""
-        return self._exit_if_stopped
-
-    @exit_if_stopped.setter
-    def exit_if_stopped(self, exit_code: int) -> None:
-        self._exit_if_stopped = exit_code
-        if self._run is not None:
-            self._run.exit_if_stopped = exit_code
-
-    def begin(self, name: str, drill: Drill) -> Sequence[Verdict]:
-        """Another drill begins; its verdicts, as they will come."""
-        self._verdicts = []
-        self.played.append(Played(name, drill, self._verdicts))
-        return self._verdicts
-
-    def begun(self, run: CallRun) -> None:
-        """A call begins."""
-        run.exit_if_stopped = self._exit_if_stopped
-        self._run = run
+    def begin(self, name: str, drill: Drill) -> None:
+        """Another drill begins."""
+        self.played.append(Played(name, drill, []))
 
     def add(self, verdict: Verdict) -> None:
         """A scenario has ended."""
-        self._verdicts.append(verdict)
+        self.played[-1].verdicts.append(verdict)
         if self._draws:
             line = f"{self.done} of {self.total}  {safe(verdict.rehearsal.scenario.id)}"
             tell(f"\r\x1b[2K{line[: columns() - 1]}")

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog
     from llmctl.lab.drill import Drill, Play
     from llmctl.lab.expectations import Expectations
-    from llmctl.lab.verdict import Verdict
 
 EXAMPLES = examples(
     "llmctl fallback drill fast --offline",
@@ -243,7 +242,7 @@ def _estimate(ready: Sequence[Ready]) -> int | None:
     from llmctl.lab.drill import estimate_nanousd
 
     costs = [
-        estimate_nanousd([play], each.order.expectations.judging_nanousd(play[0]))
+        estimate_nanousd(play, each.order.expectations.judging_nanousd(play[0]))
         for each in ready if each.order.drill.live
         for play in each.plays
     ]  # fmt: skip
@@ -287,16 +286,17 @@ async def _play(client: Client, ready: Sequence[Ready], max_cost: float | None, 
     from llmctl.cli.answering import Stop
     from llmctl.lab.drill import rehearse
 
-    stop = Stop(course, out)
+    stop = Stop(None, out)
     left = max_cost
     try:
         try:
             for order, plays, _ in ready:
-                verdicts = course.begin(order.name, order.drill)
+                course.begin(order.name, order.drill)
                 cap = order.drill.max_cost_usd if left is None else left
-                await rehearse(plays, order.expectations, max_cost_usd=cap, begun=course.begun, done=course.add)
-                if left is not None and order.drill.live:
-                    left -= _spent(verdicts, plays, order.expectations) / NANO
+                _, spent = await rehearse(
+                    plays, order.expectations, max_cost_usd=cap, begun=stop.watch, done=course.add
+                )
+                left = None if left is None else left - spent / NANO
         finally:
             course.erase()
             await client.aclose()
@@ -306,9 +306,3 @@ async def _play(client: Client, ready: Sequence[Ready], max_cost: float | None, 
     finally:
         stop.end()
     return stop.exit_code
-
-
-def _spent(verdicts: Sequence[Verdict], plays: Sequence[Play], expectations: Expectations) -> int:
-    """What these have cost, in nano-dollars, the judging at its estimate."""
-    calls = [(told, on) for v, (on, _) in zip(verdicts, plays, strict=True) for told in v.rehearsal.calls]
-    return sum((told.record.cost_nanousd or 0) + (expectations.judging_nanousd(on) or 0) for told, on in calls)

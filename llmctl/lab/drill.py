@@ -97,21 +97,16 @@ def scenarios(drill: Drill, on: Stage) -> list[Scenario]:
     return found
 
 
-def estimate_nanousd(plays: Sequence[Play], judge_nanousd: int | None = 0) -> int | None:
-    """What live scenarios may cost: each call answered by the dearest that no fault keeps from it; None when unknown.
+def estimate_nanousd(play: Play, judge_nanousd: int | None = 0) -> int | None:
+    """What a live scenario may cost: each call answered by the dearest that no fault keeps from it; None when unknown.
 
     `judge_nanousd` is what judging one answer costs.
     """
-    costs = [_cost_of_call(on, scenario) for on, scenario in plays]
+    on, scenario = play
+    costs = [cost_of_answer(each, on.prompt) for each in open_in(on, scenario)]
     if judge_nanousd is None or None in costs:
         return None
-    calls = [scenario.calls for _, scenario in plays]
-    return sum((cost or 0) * n + judge_nanousd * n for cost, n in zip(costs, calls, strict=True))
-
-
-def _cost_of_call(on: Stage, scenario: Scenario) -> int | None:
-    costs = [cost_of_answer(each, on.prompt) for each in open_in(on, scenario)]
-    return None if None in costs else max((cost for cost in costs if cost is not None), default=0)
+    return scenario.calls * (judge_nanousd + max((cost for cost in costs if cost is not None), default=0))
 
 
 def open_in(on: Stage, scenario: Scenario) -> list[Deployment]:
@@ -135,16 +130,16 @@ async def rehearse(
     max_cost_usd: float | None = None,
     begun: Callable[[CallRun], object] = lambda _: None,
     done: Callable[[Verdict], object] = lambda _: None,
-) -> list[Verdict]:
-    """The verdict of each scenario, in order; `begun` is told before each call, `done` as each scenario ends.
+) -> tuple[list[Verdict], int]:
+    """The verdict of each scenario, in order, and what was spent in nano-dollars.
 
-    They are played one after the other: at once they would make each other's clocks late. A live one that might pass
-    `max_cost_usd` is not played: it fails.
+    `begun` is told before each call, `done` as each scenario ends. They are played one after the other: at once they
+    would make each other's clocks late. A live one that might pass `max_cost_usd` is not played: it fails.
     """
     verdicts = []
     spent = 0
     for on, scenario in plays:
-        ahead = estimate_nanousd([(on, scenario)], expectations.judging_nanousd(on)) if on.live else 0
+        ahead = estimate_nanousd((on, scenario), expectations.judging_nanousd(on)) if on.live else 0
         if max_cost_usd is not None and (ahead is None or spent + ahead > max_cost_usd * NANO):
             verdict = judge(on.unplayed(scenario, _too_dear(spent, ahead, max_cost_usd)))
         else:
@@ -154,7 +149,7 @@ async def rehearse(
             verdict = judge(rehearsal, more)
         verdicts.append(verdict)
         done(verdict)
-    return verdicts
+    return verdicts, spent
 
 
 def _too_dear(spent: int, ahead: int | None, max_cost_usd: float) -> BudgetExceeded:

@@ -36,7 +36,7 @@ class Played(NamedTuple):
 
     name: str
     drill: Drill
-    verdicts: Sequence[Verdict]
+    verdicts: list[Verdict]
 
 
 def path_of(rehearsal: Rehearsal) -> str:

@@ -54,7 +54,7 @@ def rehearsed(
             on = drill.stage(client, wanted, environ)
             plays = [(on, each) for each in drill.scenarios(wanted, on)]
             try:
-                return await drill.rehearse(plays, Expectations(), max_cost_usd=max_cost_usd)
+                return (await drill.rehearse(plays, Expectations(), max_cost_usd=max_cost_usd))[0]
             finally:
                 await client.aclose()
 
@@ -319,12 +319,9 @@ def test_what_one_scenario_has_spent_is_no_longer_there_for_the_next() -> None:
             on = drill.stage(client, wanted, {})
             plays = [(on, each) for each in drill.scenarios(wanted, on)] * 2
 
-            async def both() -> list[Verdict]:
-                return await drill.rehearse(plays, Expectations(), max_cost_usd=0.002)
-
-            played, left = asyncio.run(both())
+            (played, left), spent = asyncio.run(drill.rehearse(plays, Expectations(), max_cost_usd=0.002))
         assert len(second.requests) == 1
-    spent = played.rehearsal.calls[0].record.cost_nanousd
+    assert spent == played.rehearsal.calls[0].record.cost_nanousd
     assert (played.ok, left.ok) == (True, False)
     assert spent
     assert f"not played: ${spent / 1e9:.6f} of --max-cost $0.002 are spent" in left.why
@@ -344,7 +341,8 @@ def test_the_estimate_is_the_dearest_answer_that_no_fault_keeps_away() -> None:
 
     def estimate(*inject: str, judging: int | None = 0) -> int | None:
         wanted, on = staged(models, *inject, live=True)
-        return drill.estimate_nanousd([(on, each) for each in drill.scenarios(wanted, on)], judging)
+        (scenario,) = drill.scenarios(wanted, on)
+        return drill.estimate_nanousd((on, scenario), judging)
 
     assert estimate("primary=503") == drill.EXPECTED_OUTPUT * 1000
     assert estimate("primary=429*1") == 10 * 100_000

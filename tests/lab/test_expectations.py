@@ -305,7 +305,7 @@ async def drilled(client: Client, expected: Expectations, *words: str, **asked: 
     expected.check(on)
     try:
         plays = [(on, each) for each in drill.scenarios(order, on)]
-        return await drill.rehearse(plays, expected, max_cost_usd=order.max_cost_usd)
+        return (await drill.rehearse(plays, expected, max_cost_usd=order.max_cost_usd))[0]
     finally:
         await client.aclose()
 

@@ -54,7 +54,7 @@ def suite(
             for on, each in plays
             if (not chain or on.chain.name == chain) and (not only or each.id in only) and each.id not in without
         ]
-        return asyncio.run(drill.rehearse(asked, Expectations()))
+        return asyncio.run(drill.rehearse(asked, Expectations()))[0]
 
 
 def bad(verdicts: list[Verdict]) -> dict[str, str]:
