@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmctl.run.clock import DrillClock
+from llmctl.run.clock import DrillClock, SystemClock
 from llmctl.run.faults import FaultTransport
 from llmctl.run.shared import MemoryState
 
@@ -156,7 +156,7 @@ class MemoryLedger:
         self.texts[record.id] = (self.texts[record.id][0], answer)
 
 
-class VirtualClock:
+class VirtualClock(SystemClock):
     """The clock of a virtual event loop: time passes only when everything waits. Use inside `run_virtual`."""
 
     def now(self) -> float:
@@ -169,14 +169,6 @@ class VirtualClock:
             return asyncio.get_running_loop().time()
         except RuntimeError:
             return 0.0
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait virtual seconds."""
-        await asyncio.sleep(seconds)
-
-    def timeout(self, seconds: float) -> asyncio.Timeout:
-        """`asyncio.timeout`, which counts the loop's virtual seconds."""
-        return asyncio.timeout(seconds)
 
 
 class _VirtualSelector(selectors.SelectSelector):

@@ -75,14 +75,15 @@ def show(
     ((_, snapshot, now),) = asyncio.run(survey(client.engine, [chain.plan]))
     warnings = weak_points(chain, endpoints.identity)
     rows = [_row(member, endpoints, snapshot, now) for member in chain.members]
+    links = _links(chain, rows)
     if as_json:
-        print_json({"model": name, "links": _links(chain, rows), "warnings": warnings})
+        print_json({"model": name, "links": links, "warnings": warnings})
         return
     spare = ("group", "price", "window")
     table(_MEMBERS, map(_cells, rows), right=("link", "window"), keep=("deployment",), spare=spare, wrap=("state",))
     if chain.able():
         write("" if sys.stdout.isatty() else "\n")
-        _print_ways(chain)
+        _print_ways([link["on"] for link in links])
     warn(client)
     for warning in warnings:
         say(f"warning: {warning}")
@@ -198,21 +199,22 @@ def _way(chain: Chain, link: int, kind: str) -> dict[str, Any]:
     }
 
 
-def _print_ways(chain: Chain) -> None:
+def _going(way: dict[str, Any] | None, note: str) -> str:
+    if way is None:
+        return "never asked"
+    return f"to {way['next']}{note}" if way["next"] else f"stops, exit {way['exit']}"
+
+
+def _print_ways(links: list[dict[str, Any]]) -> None:
     """The same as a table: classes that are treated alike in one row."""
     from llmctl.cli.rules import AGAIN, ONWARD
 
-    links = [f"link {n}" for n in range(1, chain.length + 1)]
     rows: dict[tuple[str, ...], list[str]] = {}
     for kind in CLASSES:
         rule = MATRIX[kind]
         note = "" if rule.onward == "yes" else f" ({ONWARD[rule.onward]})"
-        cells = [AGAIN[rule.again]]
-        for n in range(1, len(links) + 1):
-            to = chain.next_link(n, kind) if chain.is_able(n) else None
-            going = f"to {to}{note}" if isinstance(to, int) else f"stops, exit {to.exit}" if to else "never asked"
-            cells.append(going)
-        rows.setdefault(tuple(cells), []).append(kind)
-    columns = ("after", "again", *links)
+        ways = [_going(on.get(kind), note) for on in links]
+        rows.setdefault((AGAIN[rule.again], *ways), []).append(kind)
+    columns = ("after", "again", *(f"link {n}" for n in range(1, len(links) + 1)))
     shown = [dict(zip(columns, (", ".join(kinds), *cells), strict=True)) for cells, kinds in rows.items()]
     table(columns, shown, wrap=columns)

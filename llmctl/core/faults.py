@@ -8,7 +8,6 @@ seconds, events or a probability. How a fault is really made to happen is `run/f
 from __future__ import annotations
 
 import re
-from math import isfinite
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llmctl.core.errors import UsageError
@@ -184,7 +183,7 @@ def _number(digits: str | None, unit: str, kind: Kind, item: str) -> float | Non
         number = float("nan")
     good = {
         "seconds": 0 <= number <= 86_400,
-        "events": 0 <= number <= _MOST and number == int(number) if isfinite(number) else False,
+        "events": 0 <= number <= _MOST and number == int(number),
         "probability": 0 < number <= 1,
     }
     if not good[kind.number] or (unit and kind.number != "seconds"):

@@ -49,7 +49,8 @@ class Verdict:
     @property
     def served_by(self) -> str | None:
         """`provider/model` of whoever answered the last call whole."""
-        return _served(self.rehearsal.calls[-1]) if self.rehearsal.calls else None
+        last = self.rehearsal.calls[-1].record if self.rehearsal.calls else None
+        return last.served_by if last and last.state == "ok" else None
 
     @property
     def why(self) -> str:
@@ -135,7 +136,8 @@ def _ends(rehearsal: Rehearsal) -> Assertion:
         if wrong:
             return Assertion(name, False, wrong)
     last = rehearsal.calls[-1]
-    return Assertion(name, True, f"served by {_served(last)}" if last.answer else _failure(last))
+    served = last.record.state == "ok"
+    return Assertion(name, True, f"served by {last.record.served_by}" if served else _failure(last))
 
 
 def _wrong_end(rehearsal: Rehearsal, told: Told, end: End | None) -> str:
@@ -243,7 +245,3 @@ def _untrue(attempt: Attempt, sent: Sent, live: bool) -> str:
         met = sent.fault.name if sent.fault else "a good answer"
         return f"{what}: {met} was noted as {attempt.outcome}, not {becomes}"
     return ""
-
-
-def _served(told: Told) -> str | None:
-    return told.record.served_by if told.record.state == "ok" else None

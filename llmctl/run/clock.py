@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SystemClock:
-    """Wall and monotonic time, sleeping and timeouts on the running event loop."""
+    """Wall and monotonic time, sleeping and timeouts in the seconds of the running event loop."""
 
     def now(self) -> float:
         """Unix seconds."""
