@@ -198,4 +198,5 @@ def test_a_fault_that_is_met_is_one_of_its_schedule_and_what_it_does_for_ever_is
 def test_a_link_in_the_way_is_down_for_ever():
     assert str(DOWN) == "503"
     assert DOWN.last == Fault("503")
+    assert {schedule(text).last for text in ("503*3", "ok", "flaky@0.5", "down@30")} == {None}
     assert (DOWN.shrinks_window, schedule(SMALL_WINDOW).shrinks_window) == (False, True)

@@ -163,6 +163,26 @@ def test_stall_shows_as_many_events_as_it_says(events: int) -> None:
     assert error.partial_text.startswith(transport.text) == (events > 60)
 
 
+def test_reset_is_no_mere_end_of_the_connection() -> None:
+    assert "the connection was reset" in str(asked("reset")[1])
+
+
+def test_no_proxy_stands_between_a_caller_and_a_name_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert "the host name cannot be resolved" in str(asked("dns")[1])
+
+
+def test_stream_without_its_terminator_has_no_end_either() -> None:
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            async with clock.timeout(60):
+                await body_of(transport)
+
+    clock = DrillClock(1000)
+    transport = FaultTransport({"*": "nodone"}, clock=clock)
+    asyncio.run(run())
+
+
 def test_slower_than_the_patience_is_no_answer() -> None:
     _, error, _ = asked("slow@40")
     assert error is not None
