@@ -63,8 +63,7 @@ def schedules(chain: Chain, scenario: Scenario) -> Mapping[str, Schedule]:
     for target, what in sorted(scenario.injections, key=lambda each: -len(chain.targets(each[0]))):
         members = chain.targets(target)
         found |= {member.deployment.id: what for member in members}
-        if target != "*":
-            deepest = max(deepest, *(member.link for member in members))
+        deepest = max(deepest, *(member.link for member in members))
     return {member.deployment.id: DOWN for member in chain.members if member.link < deepest} | found
 
 

@@ -170,7 +170,7 @@ def test_many_scenarios_leave_no_descriptor_no_thread_and_no_file_open(temporary
             await stage.play(some[0])
             await asyncio.sleep(0)
             before = sockets(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(asyncio.all_tasks())
-            for _ in range(25):
+            for _ in range(5):
                 for each in some:
                     await stage.play(each)
             await asyncio.sleep(0)
