@@ -108,20 +108,21 @@ def expected(chain: Chain, link: int, fault: Fault, settings: Settings, *, strea
         after = chain.end_after(failed, fault.kind.becomes)
         # In five calls at once the next link may use up its requests of a minute: then the one after it answers.
         return after._replace(served=frozenset(m.deployment.id for m in chain.able() if m.link >= link))
-    becomes = class_of(fault, failed, settings)
-    if not becomes:
+    failed = [each for each in failed if class_of(fault, each, settings)]
+    if not failed:
         return chain.served(link)
+    becomes = class_of(fault, failed[0], settings)
     if streamed and fault.kind.number == "events" and fault.number:
         return End(error=becomes, exit=MATRIX["AnswerIncomplete"].exit)
     return chain.end_after(failed, becomes)
 
 
-def class_of(fault: Fault, targets: Iterable[Deployment], settings: Settings) -> str:
-    """The class of errors that `fault` is at these targets, "" where they answer all the same."""
+def class_of(fault: Fault, target: Deployment, settings: Settings) -> str:
+    """The class of errors that `fault` is at this target, "" where it answers all the same."""
     if fault.name != "slow":
         return fault.kind.becomes
-    patience = [settings.first_token_reasoning_s if each.reasoning else settings.first_token_s for each in targets]
-    return "TimedOut" if (fault.number or 0.0) >= min(patience) else ""
+    patience_s = settings.first_token_reasoning_s if target.reasoning else settings.first_token_s
+    return "TimedOut" if (fault.number or 0.0) >= patience_s else ""
 
 
 def _without(chain: Chain, link: int) -> End:

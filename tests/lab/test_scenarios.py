@@ -168,7 +168,8 @@ def test_an_answer_that_broke_while_it_was_shown_is_incomplete():
 def test_slow_is_too_slow_where_the_first_token_comes_after_the_patience():
     first, second = [member.deployment for member in chain().of_link(1)]
     slow = [schedule(f"slow@{seconds}").faults[0] for seconds in (29, 30, 179, 180)]
-    assert [class_of(fault, [first], SETTINGS) for fault in slow] == ["", "TimedOut", "TimedOut", "TimedOut"]
-    assert [class_of(fault, [second], SETTINGS) for fault in slow] == ["", "", "", "TimedOut"]
-    hurried = replace(SETTINGS, first_token_s=2.0)
-    assert {each.id: each.end for each in matrix(chain(), hurried)}["2=slow@5s"] == served("p/c")
+    assert [class_of(fault, first, SETTINGS) for fault in slow] == ["", "TimedOut", "TimedOut", "TimedOut"]
+    assert [class_of(fault, second, SETTINGS) for fault in slow] == ["", "", "", "TimedOut"]
+    hurried = {each.id: each.end for each in matrix(chain(), replace(SETTINGS, first_token_s=2.0))}
+    assert hurried["2=slow@5s"] == served("p/c")
+    assert hurried["1=slow@5s"] == served("a2"), "its patience is longer than that of its peer"
