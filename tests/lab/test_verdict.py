@@ -200,6 +200,7 @@ def test_another_target_need_not_wait_for_it() -> None:
 def test_truncated_text_that_counts_as_whole_fails(text: str, why: str) -> None:
     told = answered(GOOD.attempts, text)
     assert broken(judge(rehearsal(told))) == {"whole": why}
+    assert broken(judge(rehearsal(replace(told, shown=SAID)))) == {"whole": why}
     assert broken(judge(rehearsal(replace(GOOD, shown=text)))) == {"whole": why}, "what came out of the call counts too"
     real = replace(told, sent=(*told.sent[:-1], replace(told.sent[-1], real=True)))  # type: ignore[type-var]
     assert judge(rehearsal(real, live=True)).ok == bool(text.strip()), "live, nobody knows what is said"
@@ -213,6 +214,12 @@ def test_an_attempt_noted_as_another_class_than_its_fault_becomes_fails() -> Non
         lies = bool(kind.becomes) and kind.becomes != "ModelNotFound"
         assert ("ledger" in wrong) == lies
         assert not lies or wrong["ledger"] == f"attempt 1 at a-1: {name} was noted as ModelNotFound, not {kind.becomes}"
+
+
+@pytest.mark.parametrize("outcome", ["DeadlineExceeded", "Cancelled"])
+def test_an_attempt_whose_time_was_over_before_its_fault_was_told_is_no_lie(outcome: str) -> None:
+    told = answered((attempt(1, 0, outcome=outcome), GOOD.attempts[-1]), fault=Fault("503"))
+    assert "ledger" not in broken(judge(rehearsal(told)))
 
 
 def test_a_request_that_was_sent_and_not_noted_fails() -> None:
