@@ -22,15 +22,14 @@ class Kind(NamedTuple):
     """One row of the table.
 
     `becomes`: the class of errors that it must be mapped to, by every wire; "" where an answer survives it. `status`:
-    the HTTP status that is answered, None where no answer comes or it has status 200. `number`: what stands after `@`,
-    and `required` whether it must. `usual`: how the matrix writes it.
+    the HTTP status that is answered, None where no answer comes or it has status 200. `number`: what stands after `@`.
+    `usual`: how the matrix writes it where its number must be said, else "".
     """
 
     becomes: str
     words: str
     status: int | None = None
     number: Number = ""
-    required: bool = False
     usual: str = ""
 
 
@@ -52,27 +51,21 @@ FAULTS: dict[str, Kind] = {
     "503": Kind("Unavailable", "the provider is down; @SECONDS says when to come back", 503, "seconds"),
     "529": Kind("Unavailable", "the provider is overloaded", 529),
     "timeout": Kind("TimedOut", "the request is taken, and nothing ever comes"),
-    "slow": Kind("", "nothing comes for so long, then the answer", number="seconds", required=True, usual="slow@5"),
+    "slow": Kind("", "nothing comes for so long, then the answer", number="seconds", usual="slow@5"),
     "refused": Kind("ConnectionFailed", "nobody listens at the address"),
     "reset": Kind("ConnectionFailed", "the connection is reset before an answer"),
     "dns": Kind("ConnectionFailed", "the host name has no address"),
     "tls": Kind("ConnectionFailed", "the TLS handshake fails"),
-    "cut": Kind(
-        "StreamTruncated", "the stream ends after so many events", number="events", required=True, usual="cut@5"
-    ),
-    "stall": Kind("TimedOut", "the stream stops after so many events", number="events", required=True, usual="stall@5"),
+    "cut": Kind("StreamTruncated", "the stream ends after so many events", number="events", usual="cut@5"),
+    "stall": Kind("TimedOut", "the stream stops after so many events", number="events", usual="stall@5"),
     "garbage": Kind("BadResponse", "an answer that is not of the protocol"),
     "empty": Kind("BadResponse", "an answer with nothing in it"),
     "badjson": Kind("", "one event of the stream is broken"),
     "nodone": Kind("", "the stream says why it ended, and never that it has"),
     "context": Kind("ContextExceeded", "the prompt does not fit the window", 400),
     "filter": Kind("ContentFiltered", "a content filter refuses", 400),
-    "down": Kind(
-        "Unavailable", "503 for so long, from its first request on", 503, "seconds", required=True, usual="down@30"
-    ),
-    "flaky": Kind(
-        "Unavailable", "503 with this probability", 503, number="probability", required=True, usual="flaky@0.5"
-    ),
+    "down": Kind("Unavailable", "503 for so long, from its first request on", 503, "seconds", usual="down@30"),
+    "flaky": Kind("Unavailable", "503 with this probability", 503, "probability", usual="flaky@0.5"),
     SMALL_WINDOW: Kind("", "its window is declared smaller than any prompt, so that nobody asks it"),
     OK: Kind("", "no fault"),
 }
@@ -166,7 +159,7 @@ def _fault(item: str, text: str) -> Fault:
     kind = FAULTS[name]
     if found["number"] is not None and not kind.number:
         raise UsageError(f"fault {item!r}: {name} takes no number", hint=f"write {name}")
-    if found["number"] is None and kind.required:
+    if found["number"] is None and kind.usual:
         raise UsageError(f"fault {item!r}: {name} needs its {kind.number}", hint=f"for instance {kind.usual}")
     times = None if found["times"] is None else int(found["times"])
     if times == 0 or (times or 0) > _MOST or (times is not None and name == SMALL_WINDOW):

@@ -24,7 +24,7 @@ NUMBERS: dict[str, st.SearchStrategy[float | None]] = {
 def faults(draw: Any, names: list[str], times: st.SearchStrategy[int | None]) -> Fault:
     name = draw(st.sampled_from(names))
     kind = FAULTS[name]
-    number = NUMBERS[kind.number] if kind.required else st.none() | NUMBERS[kind.number]
+    number = NUMBERS[kind.number] if kind.usual else st.none() | NUMBERS[kind.number]
     return Fault(name, draw(number), draw(times))
 
 
@@ -54,7 +54,7 @@ def test_each_fault_becomes_a_class_of_errors_or_none_and_says_what_it_is():
     for name, kind in FAULTS.items():
         assert kind.becomes in ("", *CLASSES), name
         assert kind.words, name
-        assert kind.usual.startswith(f"{name}@") if kind.required else not kind.usual, name
+        assert not kind.usual or kind.usual.startswith(f"{name}@"), name
         assert schedule(kind.usual or name).faults[0].kind is kind
 
 
