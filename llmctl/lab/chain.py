@@ -79,9 +79,8 @@ class Chain:
         link = 1 if word == "primary" else int(word) if word.isdecimal() and word.isascii() else 0
         found = [m for m in self.members if m.link == link] or [m for m in self.members if m.deployment.id == word]
         if not found:
-            known = ", ".join(
-                ["primary", *map(str, range(1, self.length + 1)), *(m.deployment.id for m in self.members)]
-            )
+            links, ids = range(1, self.length + 1), (m.deployment.id for m in self.members)
+            known = ", ".join(["primary", *map(str, links), *ids])
             raise UsageError(f"the chain of {self.name!r} has no target {word[:60]!r}", hint=f"one of {known}, or *")
         return found
 
@@ -136,13 +135,9 @@ class Chain:
 
 def read_chain(catalog: Catalog, name: str, obstacle: Obstacle, fallbacks: Sequence[str] | None = None) -> Chain:
     """The chain of `name`. Raises UsageError as `routing.plan.chain_of` does."""
+    groups = enumerate(chain_of(catalog, name, fallbacks), 1)
     return Chain(
-        name,
-        tuple(
-            Member(n, group, deployment, obstacle(deployment))
-            for n, group in enumerate(chain_of(catalog, name, fallbacks), 1)
-            for deployment in group.deployments
-        ),
+        name, tuple(Member(n, group, each, obstacle(each)) for n, group in groups for each in group.deployments)
     )
 
 
