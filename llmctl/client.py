@@ -70,11 +70,9 @@ class Client:
         writes no file. Raises ConfigInvalid.
         """
         environ = os.environ if environ is None else environ
-        if config is None or isinstance(config, (str, Path)):
-            paths = [str(config)] if config else []
-        else:
-            paths = [] if isinstance(config, (Mapping, Catalog)) else [str(path) for path in config]
-        self.places: Places = find_places(environ, paths)
+        named = [] if not config or isinstance(config, (Mapping, Catalog)) else config
+        paths = [named] if isinstance(named, (str, Path)) else named
+        self.places: Places = find_places(environ, [str(path) for path in paths])
         if isinstance(config, Catalog):
             self.catalog = config
         elif isinstance(config, Mapping):
