@@ -86,10 +86,12 @@ def _steps(told: Told) -> Iterator[tuple[float, str]]:
 def _attempt(attempt: Attempt, sent: Sent | None) -> str:
     whom = f"{attempt.deployment} ({attempt.provider}/{attempt.model})"
     status = f"{attempt.status} " if attempt.status and attempt.outcome != "ok" else ""
-    injected = f" (injected {sent.fault._replace(times=None)})" if sent and sent.fault else ""
     took = "" if attempt.latency_ms is None else f"  {attempt.latency_ms:.0f} ms"
-    said = f"  {_flat(attempt.error)}" if attempt.error else ""
-    return f"attempt {attempt.n}  {whom}  {status}{attempt.outcome}{injected}{took}{said}"
+    if sent and sent.fault:
+        said = f"  injected: {sent.fault._replace(times=None)}"
+    else:
+        said = f"  {_flat(attempt.error)}" if attempt.error else ""
+    return f"attempt {attempt.n}  {whom}  {status}{attempt.outcome}{took}{said}"
 
 
 def _line(at_s: float, what: str) -> str:

@@ -64,13 +64,13 @@ def test_a_timeline_is_in_order_and_says_attempts_waits_and_the_end():
     lines = timeline(verdict("x", SURVIVED, BROKEN).rehearsal)
     assert lines == [
         "    0.00 s  call 1",
-        "    0.00 s  attempt 1  fast-1 (p/m)  503 Unavailable (injected 503)  20 ms  p/m: HTTP 503: overloaded",
+        "    0.00 s  attempt 1  fast-1 (p/m)  503 Unavailable  20 ms  injected: 503",
         "    0.05 s  wait 0.25 s  p/m: Unavailable",
-        "    0.30 s  attempt 2  fast-1 (p/m)  503 Unavailable (injected 503)  20 ms",
+        "    0.30 s  attempt 2  fast-1 (p/m)  503 Unavailable  20 ms  injected: 503",
         "    0.35 s  attempt 3  cheap-1 (p/m)  ok  20 ms",
         "    0.40 s  served by cheap-1 (p/m), exit 0",
         "    2.00 s  call 2",
-        "    2.00 s  attempt 1  fast-1 (p/m)  200 BadResponse (injected 503)  20 ms",
+        "    2.00 s  attempt 1  fast-1 (p/m)  200 BadResponse  20 ms  injected: 503",
         "    2.40 s  Unavailable: no JSON, exit 6",
     ]
     assert len(timeline(verdict("x", SURVIVED).rehearsal)) == 5
