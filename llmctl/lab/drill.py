@@ -20,6 +20,7 @@ from llmctl.lab.scenarios import DEFAULT, Scenario, injected, matrix, schedules
 from llmctl.lab.verdict import Verdict, judge
 from llmctl.run.accounts import estimate_prompt
 from llmctl.run.endpoint import Endpoints
+from llmctl.wire.base import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,8 @@ def stage(client: Client, drill: Drill, environ: Mapping[str, str]) -> Stage:
             f"the chain of {drill.model!r} has one member: there is nothing to fall back to",
             hint=f"add fallbacks to [models.{drill.model}], or name a group that has some: `llmctl route list`",
         )
+    for protocol in {member.deployment.provider.protocol for member in chain.able()}:
+        load(protocol)  # while a scenario is played, the time that takes would count `speed` times
     return Stage(client, chain, drill.prompt, drill.live, drill.speed, drill.seed)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 WINDOWS = {"small": 8_192, "large": 131_072}
 """Primary and fallback of a made-up chain: a model each, of which nobody has heard, and its window."""
-TIMEOUTS = {"first_token": "10s", "idle": "15s"}
+TIMEOUTS = {"first_token": "5s", "idle": "10s"}
 MARGIN_S = 5.0
 """How much later than its own limits allow a chain may come to its answer."""
 BACK_S = 30.0
@@ -131,7 +131,7 @@ def shapes(chain: Chain, settings: Settings) -> tuple[Shape, ...]:
         Shape("down", "503", "answer", (asked(MOST_ATTEMPTS),)),
         Shape("reset", "reset", "answer"),
         Shape("silent", "timeout", "answer", (asked(1), silent)),
-        Shape("late", late, "answer", (asked(1), took(sum(first) + MARGIN_S))),
+        Shape("late", late, "answer", (asked(1), took(max(15.0, sum(first) + 2 * MARGIN_S)))),
         Shape("cut", "cut@40", "answer"),
         Shape("cut/streamed", "cut@40", "table", (broken_off,), streamed=True),
         Shape("stalled", "stall@20", "answer", (asked(1), stalled)),

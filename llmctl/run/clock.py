@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
 from typing import TYPE_CHECKING
 
+from llmctl.core.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
@@ -44,7 +46,9 @@ class DrillClock:
     """
 
     def __init__(self, speed: float) -> None:
-        """At `speed` 50, `sleep(5)` takes 0.1 s, and `monotonic` says that 5 s have passed."""
+        """At `speed` 50, `sleep(5)` takes 0.1 s, and `monotonic` says that 5 s have passed. Raises UsageError."""
+        if not 0 < speed < inf:
+            raise UsageError(f"a clock cannot run at {speed} times the world's pace", hint="give a number above 0")
         self.speed = speed
         self._began = time.time()
         self._mark = (0.0, time.monotonic(), speed)

@@ -240,7 +240,7 @@ class FaultTransport:
         self.sent: list[Sent] = []
         self.text = "".join(pieces)
         written = (faults or {}).items()
-        self._schedules = {name: schedule(each) if isinstance(each, str) else each for name, each in written}
+        self._schedules = {name: each if isinstance(each, Schedule) else schedule(str(each)) for name, each in written}
         self._clock = clock or SystemClock()
         self._real: Callable[[], AbstractContextManager[None]] = getattr(self._clock, "real", nullcontext)
         self._beyond, self._dice, self._pieces = beyond, dice, tuple(pieces)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from llmctl.core.errors import UsageError
 from llmctl.run.clock import DrillClock, SystemClock
 
 FAST = 1000.0
@@ -229,3 +230,9 @@ def test_a_wait_that_was_late_does_not_make_the_next_one_early() -> None:
         assert clock.monotonic() >= began + 20 * NEARLY
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_clock_that_stands_still_or_cannot_be_read_is_refused(speed: float) -> None:
+    with pytest.raises(UsageError, match="pace"):
+        DrillClock(speed)
