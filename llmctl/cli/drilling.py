@@ -141,8 +141,8 @@ def _orders(catalog: Catalog, names: Sequence[str], given: Mapping[str, Any]) ->
     for name in names:
         if name not in catalog.drills:
             hint = near_name(name, catalog.drills).partition(" (")[0]
-            known = ", ".join(catalog.drills) or "none is: write [drills.NAME]"
-            raise UsageError(f"no drill {one_line(name)!r} is saved", hint=hint or f"saved: {known}")
+            known = f"saved: {', '.join(catalog.drills)}" if catalog.drills else "write [drills.NAME] first"
+            raise UsageError(f"no drill {one_line(name)!r} is saved", hint=hint or known)
     rows = {name: {**catalog.drills[name], **given} for name in names} or {"": dict(given)}
     return [_order(catalog, name, row, many=len(rows) > 1) for name, row in rows.items()]
 
@@ -164,7 +164,7 @@ def _order(catalog: Catalog, name: str, row: Mapping[str, Any], *, many: bool) -
     chosen = bool(row.get("inject") or row.get("matrix"))
     model = row.get("model") or (catalog.default_model if chosen or "suite" not in row else "")
     if not model and (chosen or "suite" not in row):
-        raise UsageError(f"{where}whose chain?", hint="name a model group: `llmctl route list` shows them")
+        raise UsageError(f"{where}whose chain?", hint="name a model group: llmctl fallback drill fast --offline")
     prompt = as_text(row.get("prompt", PROMPT), "--prompt")
     if not prompt.strip():
         raise UsageError(f"{where}--prompt is empty", hint="leave it out, or say something")
