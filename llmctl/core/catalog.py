@@ -153,6 +153,10 @@ class Settings:
     log_retain_s: float | None = None
     budget_refuses: bool = False
 
+    def first_token_of(self, deployment: Deployment) -> float:
+        """How long its first token is waited for, in seconds: longer where the model reasons."""
+        return self.first_token_reasoning_s if deployment.reasoning else self.first_token_s
+
 
 @dataclass(frozen=True, slots=True)
 class Catalog:

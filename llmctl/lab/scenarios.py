@@ -121,8 +121,7 @@ def class_of(fault: Fault, target: Deployment, settings: Settings) -> str:
     """The class of errors that `fault` is at this target, "" where it answers all the same."""
     if fault.name != "slow":
         return fault.kind.becomes
-    patience_s = settings.first_token_reasoning_s if target.reasoning else settings.first_token_s
-    return "TimedOut" if (fault.number or 0.0) >= patience_s else ""
+    return "TimedOut" if (fault.number or 0.0) >= settings.first_token_of(target) else ""
 
 
 def _without(chain: Chain, link: int) -> End:

@@ -191,8 +191,7 @@ class _Simulation:
         world, deployment = self._world, send.deployment
         caps = (world.max_tokens, deployment.params.max_tokens)
         asked = replace(run.asked, cap=next((cap for cap in caps if cap is not None), None))
-        settings = world.settings
-        patience_s = settings.first_token_reasoning_s if deployment.reasoning else settings.first_token_s
+        patience_s = world.settings.first_token_of(deployment)
         fault = next((each for each in world.faults if each.holds(deployment, now - START)), None)
         quota = self.result.quotas[world.keys[deployment.id].quota]
         reply = quota.ask(deployment, asked, world.speeds[deployment.id], now, fault, patience_s)

@@ -115,8 +115,7 @@ def _on(where: Stage) -> list[Play]:
 
 def shapes(chain: Chain, settings: Settings) -> tuple[Shape, ...]:
     """The sixteen, with the bounds that the time limits of this chain allow; two of them are streamed as well."""
-    patience = {True: settings.first_token_reasoning_s, False: settings.first_token_s}
-    first = [patience[each.reasoning] for each in _primaries(chain)]
+    first = [settings.first_token_of(each) for each in _primaries(chain)]
     late = f"slow@{max(first) + 2 * MARGIN_S:g}"
     silent = took(max(100.0, sum(first) + MARGIN_S))
     # It is told to go on at once: whoever answers is right.

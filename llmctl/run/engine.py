@@ -343,7 +343,7 @@ def _limits(settings: Settings, send: Send, prompt_tokens: int, *, streams: bool
     deployment = send.deployment
     if not streams:
         return Limits(settings.connect_s, inf, inf, send.remaining_s)
-    wait_s = settings.first_token_reasoning_s if deployment.reasoning else settings.first_token_s
+    wait_s = settings.first_token_of(deployment)
     if deployment.is_local:
         from llmctl.run.local import first_token_s
 
