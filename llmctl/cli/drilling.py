@@ -241,22 +241,22 @@ def _estimate(ready: Sequence[Ready]) -> int | None:
     """What it all costs at most, in nano-dollars: nothing offline, None when a price is unknown."""
     from llmctl.lab.drill import estimate_nanousd
 
-    costs = [
-        estimate_nanousd(play, each.order.expectations.judging_nanousd(play[0]))
-        for each in ready if each.order.drill.live
-        for play in each.plays
-    ]  # fmt: skip
+    costs: list[int | None] = []
+    for each in ready:
+        if each.order.drill.live:  # on one chain, with one prompt: judging any of its answers costs the same
+            judging = each.order.expectations.judging_nanousd(each.plays[0][0])
+            costs += [estimate_nanousd(play, judging) for play in each.plays]
     known = [cost for cost in costs if cost is not None]
     return sum(known) if len(known) == len(costs) else None
 
 
 def _unpriced(ready: Sequence[Ready]) -> list[str]:
     """Who may be asked at a price that nobody knows."""
-    from llmctl.lab.drill import cost_of_answer, open_in
+    from llmctl.lab.drill import open_in
 
     plays = [play for each in ready if each.order.drill.live for play in each.plays]
-    asked = {each.id: cost_of_answer(each, on.prompt) for on, scenario in plays for each in open_in(on, scenario)}
-    return [name for name, cost in asked.items() if cost is None] or ["the judge"]
+    asked = [each for on, scenario in plays for each in open_in(on, scenario)]
+    return list(dict.fromkeys(each.id for each in asked if each.price is None)) or ["the judge"]
 
 
 def _refuse_what_is_too_dear(ready: Sequence[Ready], max_cost: float | None) -> None:

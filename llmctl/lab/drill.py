@@ -58,8 +58,7 @@ Play = tuple[Stage, Scenario]
 
 def stage(client: Client, drill: Drill, environ: Mapping[str, str]) -> Stage:
     """Where the drill's scenarios are played. Raises UsageError for a chain of one: it has nothing to fall back to."""
-    words = Request(messages=(Message("user", (Text(drill.prompt),)),))
-    prompt_tokens = estimate_prompt(words)
+    prompt_tokens = tokens_of(drill.prompt)
     if not drill.live:
         client = offline(client, drill.model, environ)
 
@@ -74,7 +73,7 @@ def stage(client: Client, drill: Drill, environ: Mapping[str, str]) -> Stage:
         )
     for protocol in {member.deployment.provider.protocol for member in chain.able()}:
         load(protocol)  # while a scenario is played, the time that takes would count `speed` times
-    return Stage(client, chain, drill.prompt, drill.live, drill.speed, drill.seed)
+    return Stage(client, chain, drill.prompt, prompt_tokens, drill.live, drill.speed, drill.seed)
 
 
 def offline(client: Client, model: str, environ: Mapping[str, str]) -> Client:
@@ -106,7 +105,7 @@ def estimate_nanousd(play: Play, judge_nanousd: int | None = 0) -> int | None:
     `judge_nanousd` is what judging one answer costs.
     """
     on, scenario = play
-    costs = [cost_of_answer(each, on.prompt) for each in open_in(on, scenario)]
+    costs = [cost_of_answer(each, on.prompt_tokens) for each in open_in(on, scenario)]
     if judge_nanousd is None or None in costs:
         return None
     return scenario.calls * (judge_nanousd + max((cost for cost in costs if cost is not None), default=0))
@@ -118,12 +117,16 @@ def open_in(on: Stage, scenario: Scenario) -> list[Deployment]:
     return [m.deployment for m in on.chain.able() if (s := what.get(m.deployment.id)) is None or s.last is None]
 
 
-def cost_of_answer(deployment: Deployment, prompt: str) -> int | None:
-    """What one answer to `prompt` is expected to cost at most, in nano-dollars; None when the price is unknown."""
+def tokens_of(prompt: str) -> int:
+    """The estimated input tokens of a call that asks just this."""
+    return estimate_prompt(Request(messages=(Message("user", (Text(prompt),)),)))
+
+
+def cost_of_answer(deployment: Deployment, prompt_tokens: int) -> int | None:
+    """What one answer is expected to cost at most, in nano-dollars; None when the price is unknown."""
     if deployment.price is None:
         return None
-    words = Request(messages=(Message("user", (Text(prompt),)),))
-    return deployment.price.cost_nanousd(Usage(estimate_prompt(words), deployment.params.max_tokens or EXPECTED_OUTPUT))
+    return deployment.price.cost_nanousd(Usage(prompt_tokens, deployment.params.max_tokens or EXPECTED_OUTPUT))
 
 
 async def rehearse(
@@ -142,7 +145,8 @@ async def rehearse(
     verdicts = []
     spent = 0
     for on, scenario in plays:
-        ahead = estimate_nanousd((on, scenario), expectations.judging_nanousd(on)) if on.live else 0
+        capped = on.live and max_cost_usd is not None
+        ahead = estimate_nanousd((on, scenario), expectations.judging_nanousd(on)) if capped else 0
         if max_cost_usd is not None and (ahead is None or spent + ahead > max_cost_usd * NANO):
             verdict = judge(on.unplayed(scenario, _too_dear(spent, ahead, max_cost_usd)))
         else:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import AnswerRejected, LlmctlError, UsageError
 from llmctl.core.redact import redact
-from llmctl.lab.drill import EXPECTED_OUTPUT, cost_of_answer
+from llmctl.lab.drill import EXPECTED_OUTPUT, cost_of_answer, tokens_of
 from llmctl.lab.rehearsal import COMMAND, Marked
 from llmctl.lab.verdict import Assertion
 from llmctl.run.conform import check_schema, conformed
@@ -96,7 +96,8 @@ class Expectations:
             return 0
         longest = max(member.deployment.params.max_tokens or EXPECTED_OUTPUT for member in on.chain.members)
         shown = f"{INSTRUCTION} {on.prompt} {'word ' * min(longest, MOST_CHARS)}"
-        costs = [cost_of_answer(each, shown) for each in _question(on, self.judge, "").ask.plan.deployments]
+        tokens = tokens_of(shown)
+        costs = [cost_of_answer(each, tokens) for each in _question(on, self.judge, "").ask.plan.deployments]
         return None if None in costs else max(cost for cost in costs if cost is not None)
 
     async def of(self, rehearsal: Rehearsal, on: Stage, begun: Begun = lambda _: None) -> tuple[list[Assertion], int]:

@@ -88,7 +88,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """A scenario that was played. `scripted` is what the scripted provider answers, `keys` whose key is whose.
+    """A scenario that was played. `scripted` is what the scripted provider answers.
 
     `error` says why a call could not even begin: then it is in no `calls`.
     """
@@ -108,12 +108,14 @@ class Rehearsal:
 class Stage:
     """Where scenarios are played: the client whose configuration, ledger and, live, transports are used.
 
-    `speed` is how much faster than the world time runs, while nothing real is waited for.
+    `prompt_tokens` are an estimate. `speed` is how much faster than the world time runs, while nothing real is waited
+    for.
     """
 
     client: Client
     chain: Chain
     prompt: str
+    prompt_tokens: int
     live: bool = False
     speed: float = 50.0
     seed: int = 0
