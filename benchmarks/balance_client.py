@@ -25,8 +25,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from llmctl import Client
+from llmctl.core.faults import Fault
 from llmctl.run.shared import MemoryState
 from llmctl.testing import VirtualClock
+from llmctl.wire.base import PROTOCOLS
+from llmctl.wire.scripted import Reply, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -66,8 +69,6 @@ HEADERS = {
     },
 }
 """The names of the headers in which a provider says a limit, what remains of it and when it is reset."""
-
-_GATEWAY = {502: "<html><h1>502 Bad Gateway</h1></html>", 503: "upstream connect error or disconnect/reset"}
 
 
 class Response:
@@ -120,44 +121,20 @@ def bedrock_answer(tokens_in: int, tokens_out: int) -> dict[str, Any]:
 
 
 ANSWERS = {"anthropic": anthropic_answer, "gemini": gemini_answer, "bedrock": bedrock_answer}
-ERRORS: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
-    "openai": {
-        429: ("Rate limit reached", {"type": "tokens", "code": "rate_limit_exceeded"}),
-        500: ("The server had an error while processing your request", {"type": "server_error"}),
-    },
-    "anthropic": {
-        429: ("This request would exceed your organization's rate limit", {"type": "rate_limit_error"}),
-        500: ("Internal server error", {"type": "api_error"}),
-    },
-    "gemini": {
-        429: ("Resource has been exhausted", {"code": 429, "status": "RESOURCE_EXHAUSTED"}),
-        500: ("An internal error has occurred", {"code": 500, "status": "INTERNAL"}),
-    },
-    "bedrock": {429: ("Too many tokens, please wait", {}), 500: ("Internal failure", {})},
-}
-"""The message and the fields of an error body; those of OpenAI for everybody who speaks its protocol."""
 
 
-def body_of(kind: str, result: Any) -> bytes:
-    """The body that a provider of this kind sends with a result."""
-    if result.ok:
-        return json.dumps(ANSWERS.get(kind, openai_answer)(result.in_tokens, result.out_tokens)).encode()
-    if result.status in _GATEWAY:  # said by a proxy before the provider
-        return _GATEWAY[result.status].encode()
-    message, fields = ERRORS.get(kind, ERRORS["openai"])[result.status]
-    if kind == "bedrock":
-        return json.dumps({"message": message}).encode()
-    return json.dumps({"type": "error", "error": {"message": message, **fields}}).encode()
+def said_by(kind: str, result: Any) -> Reply:
+    """What a provider of this kind sends with a result, but for what it says of its limits."""
+    if not result.ok:
+        protocol = kind if kind in PROTOCOLS else "openai"
+        return refusal(protocol, Fault(str(result.status)))
+    document = ANSWERS.get(kind, openai_answer)(result.in_tokens, result.out_tokens)
+    return Reply(200, {"content-type": "application/json"}, (json.dumps(document).encode(),))
 
 
 def headers_of(kind: str, result: Any, elapsed_s: float, now: float) -> dict[str, str]:
-    """The headers that a provider of this kind sends with a result, which is heard `now`, so long after the request."""
-    plain = result.status in _GATEWAY
-    headers = {"content-type": "text/html" if plain else "application/json"}
-    if result.retry_after is not None:
-        headers["retry-after"] = f"{result.retry_after:g}"
-    if kind == "bedrock" and result.status == 429:
-        headers["x-amzn-errortype"] = "ThrottlingException"
+    """What a provider of this kind says of its limits with a result, heard `now`, so long after the request."""
+    headers = {} if result.retry_after is None else {"retry-after": f"{result.retry_after:g}"}
     for meter, name in HEADERS.get(kind, {}).items():
         for said in ("limit", "remaining"):
             if f"{said}_{meter}" in result.headers:
@@ -192,8 +169,9 @@ class Simulated:
         if result.status == 408:
             await self._clock.sleep(inf)
         elapsed_s = self._clock.monotonic() - began
-        headers = headers_of(dep.provider, result, elapsed_s, self._clock.now())
-        yield Response(result.status, headers, body_of(dep.provider, result))
+        said = said_by(dep.provider, result)
+        headers = {**said.headers, **headers_of(dep.provider, result, elapsed_s, self._clock.now())}
+        yield Response(result.status, headers, said.opening[0])
 
     async def aclose(self) -> None:
         """Wait until the simulator has heard the end of all that was sent."""
