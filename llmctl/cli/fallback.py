@@ -132,17 +132,16 @@ def _credential(endpoints: Endpoints, deployment: Deployment, obstacle: LlmctlEr
     """Where its credential is or, when it is missing, would be: no secret, nor a command's arguments."""
     provider, reference = deployment.provider, deployment.api_key or deployment.provider.api_key
     chained = provider.protocol == "bedrock" and not reference  # then Amazon's credential chain will do
-    name = endpoints.key_variable(provider)
-    if reference:
-        kind = reference.partition(":")[0]
-        source = {"env": reference, "file": reference, "cmd": "cmd"}.get(kind, "configuration")
-    elif name or not chained:
-        source = " or ".join(f"env:{each}" for each in ([name] if name else provider.key))
-    else:
+    variables, present, needed = endpoints.key_place(provider, reference)
+    if chained and not present:
         source = "AWS credentials"
+    elif present and present not in variables:
+        source = present
+    else:
+        source = " or ".join(f"env:{each}" for each in ([present] if present else variables))
     return {
-        "needed": bool(reference) or chained or bool(provider.key and not provider.key_optional),
-        "present": bool(reference or name or chained)
+        "needed": needed or chained,
+        "present": bool(present or chained)
         and endpoints.has_credential(deployment)
         and not isinstance(obstacle, MissingCredential),
         "source": source or None,

@@ -126,7 +126,6 @@ class _Known:
 
         self._endpoints = Endpoints(context.environ)
         self._catalog = context.catalog
-        self._environ = context.environ
         self._weights = context.places.weights
 
     def chain(self, group: Group) -> list[dict[str, Any]]:
@@ -176,17 +175,8 @@ class _Known:
         }
 
     def _key(self, provider: Provider, reference: str) -> dict[str, Any]:
-        """Where a key would be looked for, and where one is; `present` names the place, never the value."""
-        variables, present = list(provider.key), self._endpoints.key_variable(provider)
-        if reference.startswith("env:"):
-            name = reference.removeprefix("env:")
-            variables, present = [name], name if self._environ.get(name) else None
-        elif reference.startswith("cmd:"):
-            present = "cmd"  # and no argument of it, which may hold the secret
-        elif reference:
-            present = reference if reference.startswith("file:") else "configuration"
-        needed = bool(reference) or bool(provider.key and not provider.key_optional)
-        return {"variables": variables, "present": present, "needed": needed}
+        place = self._endpoints.key_place(provider, reference)
+        return {**place._asdict(), "variables": list(place.variables)}
 
     def _address(self, deployment: Deployment) -> str | None:
         try:

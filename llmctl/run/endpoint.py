@@ -12,7 +12,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, LlmctlError, MissingCredential
@@ -34,6 +34,14 @@ KEPT_S = 300.0
 _LONGEST_KEY = 1 << 16
 # Letters, digits and hyphens (RFC 1123, 2.1), and the underscore of internal names; what is not ASCII is written xn--.
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
+
+
+class KeyPlace(NamedTuple):
+    """Where a key is looked for: `variables` of the environment; `present` names the place of one, never its value."""
+
+    variables: tuple[str, ...]
+    present: str | None
+    needed: bool
 
 
 class Endpoints:
@@ -134,6 +142,18 @@ class Endpoints:
             if value != written or names_secret(name):
                 hidden += (Secret(value), Secret(value.rpartition(" ")[2]))  # a scheme, such as Bearer, is no secret
         return headers, tuple(hidden)
+
+    def key_place(self, provider: Provider, reference: str) -> KeyPlace:
+        """Where the key of `provider` or of a `reference` would be looked for, and where one is."""
+        variables, present = provider.key, self.key_variable(provider)
+        if reference.startswith("env:"):
+            name = reference.removeprefix("env:")
+            variables, present = (name,), name if self._environ.get(name) else None
+        elif reference.startswith("cmd:"):
+            present = "cmd"  # and no argument of it, which may hold the secret
+        elif reference:
+            present = reference if reference.startswith("file:") else "configuration"
+        return KeyPlace(variables, present, bool(reference) or bool(provider.key and not provider.key_optional))
 
     def key_variable(self, provider: Provider) -> str | None:
         """The name of the environment variable that holds the provider's key now."""
