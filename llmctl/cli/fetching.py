@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from llmctl.cli.output import safe, write
+from llmctl.cli.output import safe, tell, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from llmctl.run.weights import Pulled
 
 _REDRAW_S = 0.1
+_ANSWERS = {"": True, "y": True, "yes": True, "n": False, "no": False}
 
 
 def fetch(model: str, directory: Path, source: Path | None, *, shown: bool) -> Pulled:
@@ -43,11 +47,33 @@ def offer(context: Context, plan: Plan) -> None:
     wanted = weights.MODELS.get(deployment.model)
     if wanted is None or not extras.installed("local") or weights.find(deployment.model, context.places.weights):
         return
-    import typer
-
     size = f"{wanted.size / 1e6:.0f} MB"
-    if typer.confirm(f"The weights of {deployment.served_by} ({size}) are not here yet. Fetch them?", True, err=True):
+    if _confirmed(f"The weights of {deployment.served_by} ({size}) are not here yet. Fetch them?"):
         fetch(deployment.model, context.places.weights, None, shown=True)
+
+
+def _confirmed(question: str) -> bool:
+    """Whether a person says yes, or just Enter. Raises KeyboardInterrupt for Ctrl-C, and at the end of the input.
+
+    A read that is about to block does not notice a signal that has just come (PEP 475), so the signal also rings a bell
+    that is waited for: `input`, and all that is built on it, would wait for an Enter.
+    """
+    heard, bell = os.pipe()
+    os.set_blocking(bell, False)
+    before = signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
+    try:
+        while True:
+            tell(f"{question} [Y/n]: ")
+            select.select([sys.stdin, heard], [], [])
+            said = sys.stdin.readline()
+            if not said:
+                raise KeyboardInterrupt
+            if said.strip().lower() in _ANSWERS:
+                return _ANSWERS[said.strip().lower()]
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(heard)
+        os.close(bell)
 
 
 class _ProgressLine:
