@@ -21,15 +21,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embed": ("llmctl.cli.embed", "Turn texts into vectors, in batches."),
     "route": ("llmctl.cli.route", "Show how targets are chosen and fare; clear their cooldowns."),
     "fallback": ("llmctl.cli.fallback", "Show what a chain does when its links fail, and rehearse it."),
-    "ledger": ("llmctl.cli.ledger", "List, show, search and back up the calls that were made."),
-    "models": ("llmctl.cli.models", "Show the models that can be asked, and fetch the embedded one."),
+    "cost": ("llmctl.cli.cost", "Report what calls cost, what budgets have left, and the prices."),
+    "ledger": ("llmctl.cli.ledger", "List, search, export, prune and check the calls that were made."),
+    "models": ("llmctl.cli.models", "Show and compare models; fetch the weights of the embedded one."),
     "config": ("llmctl.cli.config", "Write, show and check the configuration."),
     "completion": ("llmctl.cli.completion", "Print the shell completion script for bash, zsh or fish."),
 }
 """Command -> the module whose `app` it is, and the one line of the overview."""
 
 
-LATER = ("chat", "compare", "batch", "cost", "cache", "keys", "serve", "doctor", "help")
+LATER = ("chat", "compare", "batch", "cache", "keys", "serve", "doctor", "help")
 """Commands of the design that this version does not have yet."""
 
 

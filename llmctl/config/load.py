@@ -8,18 +8,21 @@ way through `config/source`. Times of files are not looked at: they lie.
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmctl._version import __version__
 from llmctl.config.files import read, sources, write_private
+from llmctl.config.prices import Quotes
 from llmctl.core.build import build
 from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, LlmctlError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from llmctl.config.files import Source
     from llmctl.config.places import Places
@@ -33,8 +36,15 @@ _LOG_CONTENT = ("full", "none")
 _Plain = dict[str, Any]
 
 
-def load_catalog(places: Places, environ: Mapping[str, str]) -> Catalog:
-    """The catalog that the files of `places` and the environment make. Raises ConfigInvalid."""
+def load_catalog(places: Places, environ: Mapping[str, str], now: Callable[[], float] = time.time) -> Catalog:
+    """The catalog that the files of `places` and the environment make, priced at the time that `now` tells.
+
+    Raises ConfigInvalid.
+    """
+    return replace(_loaded(places, environ), quote=Quotes(places, now))
+
+
+def _loaded(places: Places, environ: Mapping[str, str]) -> Catalog:
     found = sources(places)
     texts = [source.text for source in found] + [packaged_text(name) for name in _PACKAGED]
     kept = _kept(places.catalog, texts)
@@ -50,11 +60,19 @@ def load_catalog(places: Places, environ: Mapping[str, str]) -> Catalog:
     return catalog
 
 
-def catalog_of(config: Mapping[str, Any], environ: Mapping[str, str]) -> Catalog:
-    """The catalog of a configuration given as a dict of the same shape as the file. Raises ConfigInvalid."""
+def catalog_of(
+    config: Mapping[str, Any],
+    environ: Mapping[str, str],
+    places: Places | None = None,
+    now: Callable[[], float] = time.time,
+) -> Catalog:
+    """The catalog of a configuration given as a dict of the same shape as the file, priced as in `load_catalog`.
+
+    Without places it is priced by the table that llmctl ships. Raises ConfigInvalid.
+    """
     from llmctl.config.source import checked
 
-    return assembled({**packaged(), "config": checked(config)}, environ, ())
+    return replace(assembled({**packaged(), "config": checked(config)}, environ, ()), quote=Quotes(places, now))
 
 
 def fresh(found: Sequence[Source]) -> tuple[_Plain, bool]:

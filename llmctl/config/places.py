@@ -42,6 +42,11 @@ class Places(NamedTuple):
         return self.home / "catalog.json"
 
     @property
+    def prices(self) -> Path:
+        """The user's own price table, newer than the one that llmctl ships."""
+        return self.home / "prices.jsonl"
+
+    @property
     def weights(self) -> Path:
         """The directory of downloaded model weights."""
         return self.home / "weights"

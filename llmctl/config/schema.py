@@ -182,6 +182,7 @@ class Provider(Table):
     auth: Auth | None = None
     headers: dict[HeaderName, HeaderValue] | None = None
     dialect: Dialect | None = None
+    prices: Annotated[str, Field(pattern=r"^[a-z0-9_.*-]*$", max_length=80)] | None = None
 
 
 class Retry(Table):
@@ -212,10 +213,12 @@ class Allowance(Table):
 
 
 class Budget(Allowance):
-    """What may be spent in all, and under a tag."""
+    """What may be spent in all, under a tag, and by calls of a model group; who may be asked without a known price."""
 
     timezone: Zone | None = None
     tags: dict[Tag, Allowance] | None = None
+    models: dict[Name, Allowance] | None = None
+    allow_unpriced: list[Name] | None = None
 
 
 class Semantic(Table):
@@ -256,6 +259,7 @@ class Observe(Table):
     otel: Address | None = None
     sentry: bool | None = None
     hooks: list[Hook] | None = None
+    wait: Duration | None = None
 
 
 class Drill(Table):

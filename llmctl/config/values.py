@@ -102,7 +102,9 @@ SHAPES = {
     r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a provider's name has letters, digits, _ and - only",
     r"^(sqlite|(redis|rediss|unix)://\S+)$": 'write "sqlite" or "redis://HOST:PORT/DB"',
     r"^[^=\s]+=.+$": 'write KEY=VALUE: [budget.tags."team=web"]',
-    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": 'write "package.module:function"',
+    r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*|[A-Za-z_][\w-]*)$": (
+        'write "package.module:function", or the name of an entry point in the group llmctl.hooks'
+    ),
     r"^[^=\s]+=\S+$": 'write "TARGET=FAULT", such as "primary=429"',
 }
 """What each pattern asks for, in words."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmctl.core.budget import Allowance, Budgets
 from llmctl.core.catalog import (
     MAX_LINKS,
     RESERVED,
@@ -16,13 +17,14 @@ from llmctl.core.catalog import (
     Deployment,
     Group,
     Limits,
+    Observers,
     Provider,
     Settings,
     dotted,
     near_name,
 )
 from llmctl.core.errors import ConfigInvalid, UsageError
-from llmctl.core.money import Price
+from llmctl.core.money import Price, nano
 from llmctl.core.types import Params
 
 if TYPE_CHECKING:
@@ -73,20 +75,23 @@ def build(
     for name in config.get("models", {}):
         _check_chain(catalog, name, where)
         _check_route(catalog, name, where)
+    catalog = _with_named_budgets(catalog, config.get("budget", {}), where)
     if catalog.default_model:
         _must_mean(catalog, catalog.default_model, ("default_model",), where)
     drills = config.get("drills", {})
     return replace(catalog, drills={name: _drill(catalog, name, row, where) for name, row in drills.items()})
 
 
-_PROVIDER_KEYS = ("protocol", "api_base", "key_optional", "loopback", "source", "dialect", "headers", "auth")
+_PROVIDER_KEYS = ("protocol", "api_base", "key_optional", "loopback", "source", "dialect", "headers", "auth", "prices")
 
 
 def provider(name: str, row: Mapping[str, Any]) -> Provider:
     """A provider of one table row."""
-    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("key", "aliases", "address", "infer") if key in row}
+    lists: dict[str, Any] = {key: tuple(row[key]) for key in ("aliases", "address", "infer") if key in row}
+    lists["key"] = tuple(row.get("key", (f"{name.upper()}_API_KEY",)))
     plain = {key: row[key] for key in _PROVIDER_KEYS if key in row}
     plain.setdefault("key_optional", row.get("loopback", False))
+    plain.setdefault("prices", "" if row.get("loopback") else name)
     plain.setdefault("headers", row.get("dialect", {}).get("headers", {}))
     title = row.get("title", name.capitalize())
     return Provider(name=name, title=title, **lists, **plain)
@@ -100,7 +105,8 @@ def _overridden(known: Provider | None, name: str, row: Mapping[str, Any], table
     base = known or Provider(name=name, title=name, key=(f"{name.upper().replace('-', '_')}_API_KEY",))
     maker = table.get(row.get("protocol", "openai"))
     dialect = maker.dialect if known is None and maker is not None and maker.name != "openai" else base.dialect
-    changes: dict[str, Any] = {key: row[key] for key in ("protocol", "api_base", "api_key", "auth") if key in row}
+    keys = ("protocol", "api_base", "api_key", "auth", "prices")
+    changes: dict[str, Any] = {key: row[key] for key in keys if key in row}
     changes["dialect"] = {**dialect, **row.get("dialect", {})}
     changes["headers"] = {**base.headers, **row.get("dialect", {}).get("headers", {}), **row.get("headers", {})}
     if "api_base" in row:
@@ -174,9 +180,45 @@ def settings(config: Mapping[str, Any]) -> Settings:
     }
     if "first_token_s" in values:  # the user's word holds for reasoning models too
         values["first_token_reasoning_s"] = values["first_token_s"]
-    budget = config.get("budget") or {"on_exceed": "warn"}
-    refuses = budget.get("on_exceed", "refuse") == "refuse"
-    return Settings(**values, log_retain_s=config.get("log", {}).get("retain"), budget_refuses=refuses)
+    observe = config.get("observe", {})
+    return Settings(
+        **values,
+        log_retain_s=config.get("log", {}).get("retain"),
+        budgets=budgets(config.get("budget", {})),
+        observers=Observers(
+            observe.get("otel", ""),
+            observe.get("sentry", False),
+            tuple(observe.get("hooks", ())),
+            observe.get("wait", 1.0),
+        ),
+    )
+
+
+def budgets(row: Mapping[str, Any]) -> Budgets:
+    """The allowances of the `[budget]` table; those of tags and models refuse or warn as it does, unless they say."""
+    scopes: list[tuple[dict[str, Any], Mapping[str, Any]]] = [({}, row)]
+    scopes += [({"tag": tuple(tag.split("=", 1))}, each) for tag, each in row.get("tags", {}).items()]
+    scopes += [({"model": model}, each) for model, each in row.get("models", {}).items()]
+    default = row.get("on_exceed", "refuse")
+    allowances = []
+    for scope, each in scopes:
+        limits: dict[str, Any] = {key: nano(each[key]) for key in ("per_call", "daily", "monthly") if key in each}
+        if limits:
+            allowances.append(Allowance(**scope, **limits, refuses=each.get("on_exceed", default) == "refuse"))
+    return Budgets(tuple(allowances), row.get("timezone", "local"), frozenset(row.get("allow_unpriced", ())))
+
+
+def _with_named_budgets(catalog: Catalog, row: Mapping[str, Any], where: Callable[[KeyPath], str]) -> Catalog:
+    """`catalog`, whose budgets name groups, deployments and models that mean something: a slip would limit nothing."""
+    for name in row.get("models", {}):
+        _must_mean(catalog, name, ("budget", "models", name), where)
+    ids = {deployment.id for group in catalog.groups.values() for deployment in group.deployments}
+    allowed = set()
+    for i, name in enumerate(row.get("allow_unpriced", ())):
+        found = None if name in ids else _must_mean(catalog, name, ("budget", "allow_unpriced", i), where)
+        allowed.add(name if found is None else found.name)
+    budgets = catalog.settings.budgets._replace(allow_unpriced=frozenset(allowed))
+    return replace(catalog, settings=replace(catalog.settings, budgets=budgets))
 
 
 def _check_chain(catalog: Catalog, name: str, where: Callable[[KeyPath], str]) -> None:

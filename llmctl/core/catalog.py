@@ -6,15 +6,16 @@ It is put together by `core/build`. Credentials are not here: a deployment holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmctl.core.budget import Budgets
 from llmctl.core.errors import UsageError
 from llmctl.core.money import Price
 from llmctl.core.types import Params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 KeyPath = tuple[str | int, ...]
 """The way to a key of the configuration: `("models", "fast", "deployments", 0, "rpm")`."""
@@ -38,7 +39,8 @@ class Provider:
     """A company or host: one row of the provider table, or one `[providers.NAME]` of the configuration.
 
     `headers` are sent with every request; a value `env:NAME` is left out where the variable is not set. `auth` is
-    "bearer" where the key is a token for `Authorization`, whatever header the protocol has for keys.
+    "bearer" where the key is a token for `Authorization`, whatever header the protocol has for keys. `prices` is its
+    name in the price table, "" where no table knows what it costs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Provider:
     auth: str = ""
     api_base_set: bool = False
     source: str = ""
+    prices: str = ""
 
     @property
     def address_names(self) -> tuple[str, ...]:
@@ -136,6 +139,23 @@ class Group:
     built_in: bool = False
 
 
+class Observers(NamedTuple):
+    """Who is told about calls: an OTLP endpoint, Sentry, and hooks (`module:function`, or an entry point's name).
+
+    `wait_s` is how long a process that has done its work waits until they are.
+    """
+
+    otel: str = ""
+    sentry: bool = False
+    hooks: tuple[str, ...] = ()
+    wait_s: float = 1.0
+
+    @property
+    def anyone(self) -> bool:
+        """Whether there is anyone to be told."""
+        return bool(self.otel or self.sentry or self.hooks)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything of the configuration that is not a model or a provider; seconds, and USD as written."""
@@ -151,7 +171,8 @@ class Settings:
     total_s: float = 300.0
     log_content: str = "full"
     log_retain_s: float | None = None
-    budget_refuses: bool = False
+    budgets: Budgets = Budgets()  # noqa: RUF009 - frozen, so it may be shared
+    observers: Observers = Observers()  # noqa: RUF009
 
     def first_token_of(self, deployment: Deployment) -> float:
         """How long its first token is waited for, in seconds: longer where the model reasons."""
@@ -162,7 +183,8 @@ class Settings:
 class Catalog:
     """All that a name may resolve to, and the settings beside it.
 
-    `drills` are saved drills: the keys of `[drills.NAME]`, with `inject` as a tuple of TARGET=FAULT.
+    `drills` are saved drills: the keys of `[drills.NAME]`, with `inject` as a tuple of TARGET=FAULT. `quote` tells what
+    a deployment costs now, where the configuration does not.
     """
 
     providers: Mapping[str, Provider]
@@ -170,19 +192,26 @@ class Catalog:
     settings: Settings = Settings()
     default_model: str = ""
     drills: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    quote: Callable[[Deployment], Price | None] | None = field(default=None, compare=False)
 
     def resolve(self, name: str) -> Group:
         """The group for `name`: a group's own name, `provider/model`, or a bare well-known model name.
 
-        Raises UsageError with a suggestion for an unknown name.
+        Its deployments have the prices of this moment. Raises UsageError with a suggestion for an unknown name.
         """
         group = self.groups.get(name)
         if group is not None and group.deployments:
-            return group
+            return replace(group, deployments=tuple(map(self._priced, group.deployments)))
         if group is not None or name in RESERVED:
             raise UsageError(f"{name!r} cannot be asked yet", hint=RESERVED["auto"])
-        deployment = self.deployment(name)
+        deployment = self._priced(self.deployment(name))
         return Group(name=deployment.id, deployments=(deployment,))
+
+    def _priced(self, deployment: Deployment) -> Deployment:
+        if deployment.price is not None or self.quote is None:
+            return deployment
+        price = self.quote(deployment)
+        return deployment if price is None else replace(deployment, price=price)
 
     def deployment(self, model: str) -> Deployment:
         """The deployment that `provider/model` (or a bare well-known name) means; never a group's name."""

@@ -89,7 +89,8 @@ retain = "90d"
 [observe]
 otel = "http://localhost:4318"
 sentry = true
-hooks = ["module:function"]
+hooks = ["module:function", "my-audit"]
+wait = "5s"
 [drills.outage]
 model = "fast"
 [serve]
@@ -126,7 +127,7 @@ def test_the_contracts_example_validates_and_builds():
         "azure/gpt-4o-deployment-1",
     )
     assert azure.price is not None
-    assert azure.price.cached_input == 1_250_000_000
+    assert azure.price.cached_input == 1_250_000_000 * 10**9
     assert catalog.resolve("fast").fallbacks == ("cheap", "home")
     assert catalog.settings.log_retain_s == 90 * 86400
     assert catalog.resolve("gpt-4.1").deployments[0].served_by == "openai/gpt-4.1"

@@ -127,7 +127,7 @@ def test_a_deployment_carries_what_the_group_says():
     deployment = with_models(a=row).resolve("a").deployments[0]
     assert deployment.params == Params(temperature=0.5, stop=("END",))
     assert (deployment.limits.rpm, deployment.limits.tpm, deployment.api_key) == (3, None, "env:K")
-    assert deployment.price == Price(1_000_000_000, 2_000_000_000)
+    assert deployment.price == Price(10**18, 2 * 10**18)
 
 
 def test_deployments_inherit_the_groups_keys_and_may_override_them():

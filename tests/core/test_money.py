@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmctl.core.money import Price, usd
 from llmctl.core.types import Usage
 
-NANO = Decimal(1_000_000_000)
+NANO, ATTO = Decimal(10**9), Decimal(10**18)
 published = st.decimals(0, 1000, places=6)
 tokens = st.integers(0, 10_000_000)
 
@@ -21,17 +21,17 @@ tokens = st.integers(0, 10_000_000)
 @given(published, published)
 def test_a_published_price_is_exact(given_price: Decimal, made_price: Decimal):
     price = Price.per_million(float(given_price), float(made_price))
-    assert (price.input, price.output) == (given_price * NANO, made_price * NANO)
+    assert (price.input, price.output) == (given_price * ATTO, made_price * ATTO)
 
 
 def test_a_price_that_arithmetic_left_a_hair_off_is_the_nearest_one():
-    assert Price.per_million(0.7 * 3, 0.1 + 0.2).input == 2_100_000_000
-    assert Price.per_million(0.7 * 3, 0.1 + 0.2).output == 300_000_000
+    assert Price.per_million(0.7 * 3, 0.1 + 0.2).input == 2_100_000_000 * 10**9
+    assert Price.per_million(0.7 * 3, 0.1 + 0.2).output == 300_000_000 * 10**9
 
 
 def test_an_absent_part_is_none_and_a_free_one_is_zero():
-    assert Price.per_million(2.5, 10.0) == Price(2_500_000_000, 10_000_000_000, None, None)
-    assert Price.per_million(2.5, 10.0, 0.0, 0) == Price(2_500_000_000, 10_000_000_000, 0, 0)
+    assert Price.per_million(2.5, 10.0) == Price(25 * 10**17, 10 * 10**18, None, None)
+    assert Price.per_million(2.5, 10.0, 0.0, 0) == Price(25 * 10**17, 10 * 10**18, 0, 0)
     assert Price.free().cost_nanousd(Usage(10, 10, 5, 5)) == 0
 
 
@@ -45,7 +45,7 @@ def exact(price: Price, usage: Usage) -> Decimal:
         (usage.cache_write_tokens, written),
         (usage.output_tokens, price.output),
     )
-    return sum((Decimal(count) * rate / 1_000_000 for count, rate in parts), Decimal(0))
+    return sum((Decimal(count) * rate / 10**15 for count, rate in parts), Decimal(0))
 
 
 @given(
@@ -74,8 +74,8 @@ def test_a_cost_is_exact_to_the_nano_dollar_rounded_half_up(
 
 
 def test_half_a_nano_dollar_is_rounded_up():
-    assert Price(500_000, 0).cost_nanousd(Usage(1)) == 1
-    assert Price(499_999, 0).cost_nanousd(Usage(1)) == 0
+    assert Price(5 * 10**14, 0).cost_nanousd(Usage(1)) == 1
+    assert Price(5 * 10**14 - 1, 0).cost_nanousd(Usage(1)) == 0
 
 
 def test_an_embedding_costs_something():
@@ -88,7 +88,18 @@ def test_reasoning_is_not_charged_twice():
 
 
 def test_parts_larger_than_the_whole_do_not_make_a_negative_cost():
-    assert Price(1_000_000, 0, 500_000).cost_nanousd(Usage(1, 0, 5)) == 3
+    assert Price(10**15, 0, 5 * 10**14).cost_nanousd(Usage(1, 0, 5)) == 3
+    assert Price(0, 10**15, reasoning=2 * 10**15).cost_nanousd(Usage(0, 1, reasoning_tokens=5)) == 2
+
+
+def test_reasoning_and_the_request_itself_may_have_prices_of_their_own():
+    price = Price(0, 10**15, reasoning=3 * 10**15, request=5)
+    assert price.cost_nanousd(Usage(0, 10, reasoning_tokens=4)) == 6 + 12 + 5
+
+
+def test_above_a_tier_the_whole_request_costs_that_of_the_tier():
+    price = Price(10**15, 0, request=7, tiers=((100, Price(2 * 10**15, 0)), (200, Price(3 * 10**15, 0))))
+    assert [price.cost_nanousd(Usage(n)) for n in (100, 101, 200, 201)] == [107, 209, 407, 610]
 
 
 def test_an_unknown_cost_is_unknown_in_dollars_too():
