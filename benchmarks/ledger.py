@@ -45,8 +45,8 @@ def llmctl_writer(home: Path, *, content: bool = True) -> Write:
         ledger.begin_now(record, prompt)
         ended = replace(record, state="ok", served_by="groq/llama", input_tokens=90, output_tokens=210, attempt_count=1)
         ledger.complete_now(ended, (Attempt(1, "fast-1", "groq", "llama", "primary", "ok", time.time()),), answer)
-        if ledger.warnings:
-            raise RuntimeError(ledger.warnings[0])
+        if ledger.trouble:
+            raise RuntimeError(ledger.trouble)
 
     return write
 

@@ -97,6 +97,8 @@ class CallRecord:
     exit_code: int | None = None
     drill: bool = False
     complexity: float | None = None
+    deadline_at: float | None = None
+    """When the call is over at the latest (Unix seconds): a row that is `started` after it was interrupted."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def with_usage(self, usage: Usage | None) -> CallRecord:

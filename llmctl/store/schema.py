@@ -2,6 +2,7 @@
 
 Columns are only ever added, by a new step at the end of `STEPS`. `calls`, `attempts` and `tags` may be queried by
 anyone; `content` holds what people and models said, apart, so that it need not be kept; `search` is an index over it.
+Rollups are sums of what `calls` hold, and can be made anew from them; `reservations` are what running calls may cost.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ CALLS = {
     "exit_code": "INTEGER",
     "drill": "INTEGER NOT NULL",
     "complexity": "REAL",
+    "deadline_at": "REAL",
 }
+_LATER = ("deadline_at",)  # columns that came with a later step
 ATTEMPTS = {
     "call_id": "TEXT NOT NULL",
     "n": "INTEGER NOT NULL",
@@ -94,7 +97,7 @@ def _tables(connection: sqlite3.Connection) -> None:
         ("attempts", ATTEMPTS, ", PRIMARY KEY (call_id, n)"),
         ("tags", TAGS, ", PRIMARY KEY (call_id, key)"),
     ):
-        body = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+        body = ", ".join(f"{name} {kind}" for name, kind in columns.items() if name not in _LATER)
         connection.execute(f"CREATE TABLE {table} ({body}{key}) WITHOUT ROWID")
     connection.execute("CREATE INDEX calls_started_at ON calls (started_at)")
     connection.execute("CREATE INDEX calls_model ON calls (model, started_at)")
@@ -113,12 +116,72 @@ def _search(connection: sqlite3.Connection) -> None:
     connection.execute("ALTER TABLE content ADD COLUMN indexed INTEGER NOT NULL DEFAULT 0")
     connection.execute("CREATE INDEX content_unindexed ON content (call_id) WHERE indexed = 0")
     if has_fts5(connection):
+        make_search(connection)
+
+
+def make_search(connection: sqlite3.Connection) -> None:
+    """Make the full-text index, with nothing in it."""
+    connection.execute("CREATE VIRTUAL TABLE search USING fts5(prompt, answer, content='content', content_rowid='id')")
+
+
+_WASTED = (
+    "(SELECT CAST(total(cost_nanousd) AS INTEGER) FROM attempts "
+    "WHERE call_id = calls.id AND (outcome <> 'ok' OR role = 'check'))"
+)
+SUMS = {
+    "calls": "1",
+    **{state: f"state = '{state}'" for state in ("ok", "failed", "incomplete", "cancelled", "cached", "refused")},
+    "fallbacks": "fallback = 1",
+    "priced_calls": "cost_nanousd IS NOT NULL",
+    "unpriced_calls": "cost_nanousd IS NULL AND input_tokens IS NOT NULL",
+    "estimated_calls": "tokens_estimated = 1",
+    "input_tokens": "coalesce(input_tokens, 0)",
+    "output_tokens": "coalesce(output_tokens, 0)",
+    "cached_input_tokens": "coalesce(cached_input_tokens, 0)",
+    "cache_write_tokens": "coalesce(cache_write_tokens, 0)",
+    "reasoning_tokens": "coalesce(reasoning_tokens, 0)",
+    "cost_nanousd": "coalesce(cost_nanousd, 0)",
+    "fallback_cost_nanousd": "CASE WHEN fallback = 1 THEN coalesce(cost_nanousd, 0) ELSE 0 END",
+    "saved_by_cache_nanousd": "CASE WHEN state = 'cached' THEN saved_nanousd ELSE 0 END",
+    "saved_by_routing_nanousd": "CASE WHEN state = 'cached' THEN 0 ELSE saved_nanousd END",
+    "wasted_nanousd": _WASTED,
+}
+"""What a rollup adds up, and what one row of `calls` adds to it: the one place that says it."""
+ROLLUP_KEYS = ("model", "served_by", "provider", "deployment", "drill")
+"""What a rollup is by, with the columns of `calls`; "" stands for NULL."""
+QUARTER_S = 900
+"""A quarter of an hour: every zone's days begin at the beginning of one."""
+
+
+def _rollups(connection: sqlite3.Connection) -> None:
+    """Sums by day and by quarter of an hour, written with the row that they add up (`rolled` 1).
+
+    A label is "" for all calls, else "session" or "tag:KEY", with its value: a call is in one row for each of its own.
+    Days are those of the zone in `facts`, quarters their first Unix second. `latency` and `first_token` are sketches.
+    What is not `rolled` (running, interrupted, written by an older llmctl) is read from `calls`.
+    """
+    connection.execute("ALTER TABLE calls ADD COLUMN deadline_at REAL")
+    connection.execute("ALTER TABLE calls ADD COLUMN rolled INTEGER NOT NULL DEFAULT 0")
+    connection.execute("CREATE INDEX calls_not_rolled ON calls (started_at) WHERE rolled = 0")
+    connection.execute("CREATE INDEX calls_to_roll ON calls (started_at) WHERE rolled = 0 AND state <> 'started'")
+    connection.execute("CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL) WITHOUT ROWID")
+    keys = ", ".join(f"{name} {'INTEGER' if name == 'drill' else 'TEXT'} NOT NULL" for name in ROLLUP_KEYS)
+    connection.execute(f"CREATE TABLE rollup_keys (id INTEGER PRIMARY KEY, {keys}, UNIQUE ({', '.join(ROLLUP_KEYS)}))")
+    sums = ", ".join(f"{name} INTEGER NOT NULL" for name in SUMS)
+    for table, period in (("rollup_days", "day TEXT"), ("rollup_quarters", "quarter INTEGER")):
+        name = period.split()[0]
         connection.execute(
-            "CREATE VIRTUAL TABLE search USING fts5(prompt, answer, content='content', content_rowid='id')"
+            f"CREATE TABLE {table} (label TEXT NOT NULL, value TEXT NOT NULL, {period} NOT NULL, key INTEGER NOT NULL, "
+            f"{sums}, latency BLOB NOT NULL, first_token BLOB NOT NULL, PRIMARY KEY (label, value, {name}, key)) "
+            "WITHOUT ROWID"
         )
+    connection.execute(
+        "CREATE TABLE reservations (call_id TEXT PRIMARY KEY NOT NULL, started_at REAL NOT NULL, "
+        "expires_at REAL NOT NULL, nanousd INTEGER NOT NULL, model TEXT NOT NULL, tags TEXT NOT NULL) WITHOUT ROWID"
+    )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _search)
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _search, _rollups)
 
 
 def has_fts5(connection: sqlite3.Connection) -> bool:

@@ -45,6 +45,7 @@ DESIGN_CALLS = re.findall(
     exit_code drill complexity
     """,
 )
+DESIGN_CALLS.append("deadline_at")  # which came later
 DESIGN_ATTEMPTS = re.findall(
     r"\w+",
     """
@@ -137,7 +138,7 @@ def test_a_call_is_there_before_its_first_byte_and_whole_at_its_end(home: Home) 
     attempts = (attempt(1, outcome="RateLimited", status=429, retry_after_s=2.0), attempt(2, role="retry"))
     ledger.complete_now(served, attempts, "this.")
     whole = home.history.show("last")
-    assert list(whole) == [*DESIGN_CALLS, "tags", "attempts", "prompt", "answer"]
+    assert list(whole) == [*DESIGN_CALLS, "interrupted", "tags", "attempts", "prompt", "answer"]
     assert (whole["state"], whole["fallback"], whole["cost_nanousd"], whole["complexity"]) == ("ok", 1, 34_100, -0.5)
     assert whole["tags"] == {"team": "web", "job": "7"}
     assert [list(each) for each in whole["attempts"]] == [DESIGN_ATTEMPTS, DESIGN_ATTEMPTS]

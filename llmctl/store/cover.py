@@ -1,0 +1,155 @@
+"""Which rows answer for a span of time: whole days and quarters of an hour from the rollups, the rest from `calls`.
+
+`pieces` is pure and says it of all that is `rolled`: its pieces are disjoint and cover the span exactly. What is not
+rolled (running, interrupted, written by an older llmctl) is read from `calls` besides, over the whole span.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmctl.core import days
+from llmctl.core.errors import UsageError
+from llmctl.store.schema import QUARTER_S
+
+if TYPE_CHECKING:
+    import sqlite3
+
+ROLLED_FROM, ROLLED_UNTIL = 946_684_800, 7_258_118_400
+"""2000 to 2200 (UTC): a call of a clock that is further off is never rolled up."""
+PERIODS = {"rollup_days": "day", "rollup_quarters": "quarter"}
+"""The rollups, and the column of each that says when."""
+_CLOCK = "/etc/localtime"
+
+
+class Piece(NamedTuple):
+    """Rows of one table whose period (`calls`: whose beginning) is from `since` to before `until`."""
+
+    table: str
+    since: str | float
+    until: str | float
+
+
+def pieces(since: float, until: float, zone: str | None) -> list[Piece]:
+    """What covers the calls begun from `since` to before `until`; with the days of `zone`, None: without days."""
+    since, until = max(since, ROLLED_FROM), min(until, ROLLED_UNTIL)
+    if not since < until:
+        return []
+    low, high = -int(-since // QUARTER_S) * QUARTER_S, int(until // QUARTER_S) * QUARTER_S
+    if low >= high:
+        return [Piece("calls", since, until)]
+    cover = [Piece("calls", since, low), Piece("calls", high, until)]
+    if zone is None:
+        cover.append(Piece("rollup_quarters", low, high))
+    else:
+        first, last = days.day_of(low, zone), days.day_of(high, zone)
+        if days.start_of(first, zone) < low:
+            first = days.day_of(days.start_of(days.shifted(first, 1), zone), zone)
+        begin, end = min(days.start_of(first, zone), high), max(days.start_of(last, zone), low)
+        if begin < end:
+            cover += (
+                Piece("rollup_quarters", low, begin),
+                Piece("rollup_days", first, last),
+                Piece("rollup_quarters", end, high),
+            )
+        else:
+            cover.append(Piece("rollup_quarters", low, high))
+    return [piece for piece in cover if piece.since < piece.until]  # type: ignore[operator]
+
+
+def machine_zone() -> str:
+    """The IANA name of this computer's zone; "UTC" where it has none."""
+    name = os.environ.get("TZ", "").removeprefix(":") or _clock()
+    return days.UTC if name in ("", "Etc/UTC", "Etc/UCT", "Universal", "Zulu", "UTC0") else name
+
+
+@cache
+def _clock() -> str:
+    return os.path.realpath(_CLOCK).partition("zoneinfo/")[2].removeprefix("posix/")
+
+
+def ledger_zone(connection: sqlite3.Connection) -> str | None:
+    """The zone of the days in `rollup_days`, "local" where it is this computer's; None: it cannot be known here."""
+    found = connection.execute("SELECT value FROM facts WHERE name = 'zone'").fetchone()
+    return None if found is None else known_zone(found[0])
+
+
+def known_zone(name: str) -> str | None:
+    """The zone by the shorter name that `days` is quicker with; None when nobody knows it here."""
+    if name == days.UTC:
+        return name
+    if name == machine_zone():
+        return days.LOCAL
+    try:
+        days.zone_info(name)
+    except UsageError:
+        return None
+    return name
+
+
+def cost_between(
+    connection: sqlite3.Connection,
+    since: float,
+    until: float,
+    *,
+    label: str = "",
+    value: str = "",
+    model: str | None = None,
+) -> int:
+    """What the calls begun from `since` to before `until` cost, in nano-dollars: drills too, unknown prices as 0.
+
+    `label` "session" or "tag:KEY" with its `value` are those with it, `model` those asked for under this name.
+    """
+    total = 0
+    for table, low, high in pieces(since, until, ledger_zone(connection)):
+        if table == "calls":
+            total += _cost_of_calls(connection, "rolled = 1", low, high, label, value, model)
+            continue
+        when = PERIODS[table]
+        sql = (
+            f"SELECT sum(cost_nanousd) FROM {table} "  # noqa: S608 - our own names
+            f"WHERE label = ? AND value = ? AND {when} >= ? AND {when} < ?"
+        )
+        values = [label, value, low, high]
+        if model is not None:
+            sql += " AND key IN (SELECT id FROM rollup_keys WHERE model = ?)"
+            values.append(model)
+        total += connection.execute(sql, values).fetchone()[0] or 0
+    return total + _cost_of_calls(connection, "rolled = 0", since, until, label, value, model)
+
+
+def labelled(label: str) -> tuple[str, list[str]]:
+    """The condition for a row of `calls` to have a label with some value (the last mark), and what comes before it.
+
+    The + keeps SQLite from the index by session, or by model: what is not rolled are few rows, found by time.
+    """
+    if not label:
+        return "'' = ?", []
+    if label == "session":
+        return "+session = ?", []
+    key = label.removeprefix("tag:")
+    return "EXISTS (SELECT 1 FROM tags WHERE call_id = calls.id AND key = ? AND value = ?)", [key]
+
+
+def _cost_of_calls(
+    connection: sqlite3.Connection,
+    rolled: str,
+    since: str | float,
+    until: str | float,
+    label: str,
+    value: str,
+    model: str | None,
+) -> int:
+    condition, before = labelled(label)
+    sql = (
+        "SELECT sum(cost_nanousd) FROM calls "  # noqa: S608 - our own words
+        f"WHERE {rolled} AND started_at >= ? AND started_at < ? AND {condition}"
+    )
+    values = [since, until, *before, value]
+    if model is not None:
+        sql += " AND +model = ?"
+        values.append(model)
+    cost: int = connection.execute(sql, values).fetchone()[0] or 0
+    return cost
