@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,25 +23,28 @@ from llmctl.routing.plan import make_plan
 from llmctl.routing.shape import is_whole
 from llmctl.run import asking, extras
 from llmctl.run.accounts import estimate_prompt
-from llmctl.run.background import BackgroundLoop, Pulled
+from llmctl.run.background import BackgroundLoop
 from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints
 from llmctl.run.engine import Ask, CallRun, Engine
 from llmctl.run.observe import Hooks
 from llmctl.run.shared import MemoryState, Shared
+from llmctl.run.streams import AsyncStream, Stream
 from llmctl.store.ledger import SqliteLedger
 from llmctl.store.state import SqliteState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from llmctl.config.places import Places
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Answer
-    from llmctl.core.types import Event, Message, Params
+    from llmctl.core.types import Message, Params
+    from llmctl.routing.plan import Obstacle
     from llmctl.run.embedding import Embeddings, EmbedRun
     from llmctl.run.observe import Hook
     from llmctl.run.ports import Clock, Ledger, State, Transport
+    from llmctl.run.telling import Teller
 
 DEFAULT_GROUP = "fast"
 LOCAL_GROUP = "local"
@@ -73,15 +76,15 @@ class Client:
         named = [] if not config or isinstance(config, (Mapping, Catalog)) else config
         paths = [named] if isinstance(named, (str, Path)) else named
         self.places: Places = find_places(environ, [str(path) for path in paths])
+        clock = clock or SystemClock()
         if isinstance(config, Catalog):
             self.catalog = config
         elif isinstance(config, Mapping):
-            self.catalog = catalog_of(dict(config), environ)
+            self.catalog = catalog_of(dict(config), environ, self.places, clock.now)
         else:
-            self.catalog = load_catalog(self.places, environ)
+            self.catalog = load_catalog(self.places, environ, clock.now)
         self.endpoints = endpoints or Endpoints(environ)
-        self.ledger: Ledger = SqliteLedger(self.places.ledger, self.places.spool) if ledger is None else ledger
-        clock = clock or SystemClock()
+        self.ledger: Ledger = _own_ledger(self.places, self.catalog) if ledger is None else ledger
         dice = (rng or random.SystemRandom()).random
         if state is not None:
             self.state: State = state
@@ -94,6 +97,11 @@ class Client:
         self._double = transport
         self._transports: dict[str, Transport] = {}
         self._loop = BackgroundLoop()
+        self.teller: Teller | None = None
+        if self.catalog.settings.observers.anyone:
+            from llmctl.run.telling import Teller
+
+            self.teller = Teller(self.catalog.settings.observers, environ)
         self.engine = Engine(
             settings=self.catalog.settings,
             endpoints=self.endpoints,
@@ -102,7 +110,7 @@ class Client:
             shared=self.shared,
             clock=clock,
             dice=dice,
-            hooks=Hooks(hooks),
+            hooks=Hooks([*hooks, *filter(None, [self.teller])]),
         )
         """What makes this client's calls, for whoever rehearses them below `call`."""
 
@@ -126,6 +134,7 @@ class Client:
         retries: int | None = None,
         timeout: float | None = None,
         max_wait: float | None = None,
+        max_cost: float | None = None,
         strategy: str | None = None,
         on_break: str = "fail",
         tags: Mapping[str, str] | None = None,
@@ -141,8 +150,9 @@ class Client:
         `parameters` are those of `Params` (temperature, max_tokens, seed, ...); times are seconds; `fallbacks` replaces
         the group's chain. An answer under `schema` (or an OpenAI-shaped `response_format`) comes whole and is checked;
         its document is in `parsed`. `log=False` keeps no text; the row stays. `strict_params` refuses what a target
-        cannot take instead of leaving it out. `functions` and `function_call` are the old names of tools and choice.
-        Raises UsageError, MissingCredential and ConfigInvalid, before anything is sent.
+        cannot take instead of leaving it out. `max_cost` is USD: what may cost more is not sent. `functions` and
+        `function_call` are the old names of tools and choice. Raises UsageError, MissingCredential, BudgetExceeded and
+        ConfigInvalid, before anything is sent.
         """
         if on_break not in ("fail", "restart"):
             raise UsageError(f"on_break {on_break!r}", hint="use fail or restart")
@@ -159,27 +169,35 @@ class Client:
         policy = asking.policy_of(settings, retries, timeout, max_wait, strategy, restart=on_break == "restart")
 
         prompt_tokens = cache(lambda: estimate_prompt(request))
+        name, labels, cap = model or self.default_model, asking.tags_of(tags), asking.nanousd_of(max_cost)
+        closed = self.obstacle(name, labels, cap)
 
         def obstacle(deployment: Deployment) -> LlmctlError | None:
-            found = self.endpoints.obstacle(deployment) or lacking(request, deployment)
+            found = closed(deployment) or lacking(request, deployment)
             if found is None and deployment.context_window is not None:
                 found = too_long(prompt_tokens(), deployment)
             return found
 
         ask = Ask(
             request=request,
-            plan=make_plan(self.catalog, model or self.default_model, fallbacks=fallbacks, obstacle=obstacle),
+            plan=make_plan(self.catalog, name, fallbacks=fallbacks, obstacle=obstacle),
             policy=policy,
             command=command,
-            tags=asking.tags_of(tags),
+            tags=labels,
             session=session,
             keep_text=log and settings.log_content == "full",
             buffered=buffered or request.response_format is not None,
             fixed_deadline=timeout is not None,
             strict_params=strict_params,
             prompt_tokens=prompt_tokens(),
+            max_cost=cap,
         )
         return self.engine.call(ask)
+
+    def obstacle(self, model: str, tags: Mapping[str, str] | None = None, max_cost: int | None = None) -> Obstacle:
+        """What says why a call of `model` cannot ask a deployment: no key, no address, or no price under a budget."""
+        budgets = self.catalog.settings.budgets.of_call(model, tags or {}, max_cost)
+        return lambda each: self.endpoints.obstacle(each) or budgets.unpriced(each, self.catalog)
 
     def complete(self, prompt: str | None = None, **options: Any) -> Answer:
         """One whole answer; the options are those of `call`. Raises the error the call ended in."""
@@ -273,6 +291,8 @@ class Client:
             close = getattr(store, "close", None)
             if close is not None:
                 close()
+        if self.teller is not None:
+            self.teller.finish()
 
     def __enter__(self) -> Self:
         return self
@@ -281,48 +301,9 @@ class Client:
         self.close()
 
 
-class AsyncStream:
-    """The events of one call, for `async for`; leaving early cancels it. `answer` is set when they have ended well."""
-
-    def __init__(self, run: CallRun) -> None:
-        self._run = run
-        self._pulled: Pulled | None = None
-
-    @property
-    def answer(self) -> Answer | None:
-        """The answer, once the events have ended."""
-        return self._run.answer
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        self._pulled = Pulled(self._run.events())
-        return self._pulled
-
-    async def aclose(self) -> None:
-        """Cancel the call if it still runs, and wait until its row is complete."""
-        if self._pulled is not None:
-            await self._pulled.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-
-class Stream:
-    """The events of one call, for a plain `for`; `answer` is set when they have ended well."""
-
-    def __init__(self, run: CallRun, loop: BackgroundLoop) -> None:
-        self._run = run
-        self._loop = loop
-
-    @property
-    def answer(self) -> Answer | None:
-        """The answer, once the events have ended."""
-        return self._run.answer
-
-    def __iter__(self) -> Iterator[Event]:
-        return self._loop.iterate(self._run.events())
+def _own_ledger(places: Places, catalog: Catalog) -> SqliteLedger:
+    settings = catalog.settings
+    return SqliteLedger(places.ledger, places.spool, budgets=settings.budgets, retain_s=settings.log_retain_s)
 
 
 _shared: Client | None = None

@@ -25,6 +25,7 @@ from llmctl.run.shared import MemoryState
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 
+    from llmctl.core.budget import Budgets
     from llmctl.core.catalog import Deployment
     from llmctl.core.errors import LlmctlError
     from llmctl.core.record import Attempt, CallRecord
@@ -141,12 +142,18 @@ class MemoryLedger:
         self.states: list[str] = []
         self.attempts: dict[str, tuple[Attempt, ...]] = {}
         self.texts: dict[str, tuple[str | None, str | None]] = {}
+        self.reserved: dict[str, int] = {}
 
     async def begin(self, record: CallRecord, prompt: str | None) -> None:
         """Keep the row as it begins."""
         self.rows[record.id] = record
         self.states.append(record.state)
         self.texts[record.id] = (prompt, None)
+
+    async def reserve(self, record: CallRecord, budgets: Budgets, nanousd: int, unpriced: str = "") -> None:
+        """Keep what was reserved; every day and month has enough left."""
+        del budgets, unpriced
+        self.reserved[record.id] = nanousd
 
     async def complete(self, record: CallRecord, attempts: Sequence[Attempt], answer: str | None) -> None:
         """Keep the row as it ends."""

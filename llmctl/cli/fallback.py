@@ -17,6 +17,7 @@ from llmctl.cli.output import print_json, say, table, write
 from llmctl.core.errors import CLASSES, MATRIX, LlmctlError, MissingCredential
 
 if TYPE_CHECKING:
+    from llmctl.client import Client
     from llmctl.core.catalog import Deployment
     from llmctl.core.money import Price
     from llmctl.core.snapshot import Snapshot
@@ -71,7 +72,7 @@ def show(
     client = onlooker(context)
     name = named_model("MODEL", model) or client.default_model
     endpoints = client.endpoints
-    chain = read_chain(client.catalog, name, lambda each: _obstacle(endpoints, each), fallbacks)
+    chain = read_chain(client.catalog, name, lambda each: _obstacle(client, name, each), fallbacks)
     ((_, snapshot, now),) = asyncio.run(survey(client.engine, [chain.plan]))
     warnings = weak_points(chain, endpoints.identity)
     rows = [_row(member, endpoints, snapshot, now) for member in chain.members]
@@ -92,14 +93,14 @@ def show(
 # ---------------------------------------------------------------- who is in it
 
 
-def _obstacle(endpoints: Endpoints, deployment: Deployment) -> LlmctlError | None:
+def _obstacle(client: Client, name: str, deployment: Deployment) -> LlmctlError | None:
     """Why it cannot be asked; a key file that cannot be read among the reasons."""
     if (deployment.api_key or deployment.provider.api_key).startswith("file:"):
         try:
-            endpoints.credential(deployment)
+            client.endpoints.credential(deployment)
         except LlmctlError as error:
             return error
-    return endpoints.obstacle(deployment)
+    return client.obstacle(name)(deployment)
 
 
 def _row(member: Member, endpoints: Endpoints, snapshot: Snapshot, now: float) -> dict[str, Any]:
@@ -149,9 +150,9 @@ def _credential(endpoints: Endpoints, deployment: Deployment, obstacle: LlmctlEr
 
 
 def _price(price: Price) -> dict[str, float]:
-    from llmctl.core.money import NANO
+    from llmctl.core.money import ATTO
 
-    return {"input": price.input / NANO, "output": price.output / NANO}
+    return {"input": price.input / ATTO, "output": price.output / ATTO}
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:

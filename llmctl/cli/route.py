@@ -164,7 +164,7 @@ def _plan(client: Client, name: str, *, chain: bool) -> Plan | None:
 
     client.catalog.resolve(name)
     try:
-        return make_plan(client.catalog, name, fallbacks=None if chain else (), obstacle=client.endpoints.obstacle)
+        return make_plan(client.catalog, name, fallbacks=None if chain else (), obstacle=client.obstacle(name))
     except UsageError:
         raise
     except LlmctlError:
@@ -205,7 +205,7 @@ def _unusable(client: Client, name: str, *, chain: bool) -> list[dict[str, Any]]
         {**_who(link, each), "breaker": None, **nothing, "why": None, "obstacle": found.message}
         for link in (group, *(map(client.catalog.resolve, group.fallbacks) if chain else ()))
         for each in link.deployments
-        if (found := client.endpoints.obstacle(each)) is not None
+        if (found := client.obstacle(name)(each)) is not None
     ]
 
 

@@ -62,8 +62,10 @@ def stage(client: Client, drill: Drill, environ: Mapping[str, str]) -> Stage:
     if not drill.live:
         client = offline(client, drill.model, environ)
 
+    closed = client.obstacle(drill.model)
+
     def obstacle(deployment: Deployment) -> LlmctlError | None:
-        return client.endpoints.obstacle(deployment) or too_long(prompt_tokens, deployment)
+        return closed(deployment) or too_long(prompt_tokens, deployment)
 
     chain = read_chain(client.catalog, drill.model, obstacle)
     if len(chain.members) == 1:

@@ -15,6 +15,8 @@ from secrets import randbits
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.client import Client
+from llmctl.core.budget import Budgets
+from llmctl.core.catalog import Observers
 from llmctl.core.errors import LlmctlError
 from llmctl.core.record import ulid
 from llmctl.core.redact import names_secret
@@ -209,6 +211,10 @@ class Marked:
         """Write the row, marked."""
         await self._ledger.begin(replace(record, drill=True), prompt)
 
+    async def reserve(self, record: CallRecord, budgets: Budgets, nanousd: int, unpriced: str = "") -> None:
+        """Reserve: a drill is charged as any call."""
+        await self._ledger.reserve(replace(record, drill=True), budgets, nanousd, unpriced)
+
     async def complete(self, record: CallRecord, attempts: tuple[Attempt, ...], answer: str | None) -> None:
         """Complete the row, marked."""
         await self._ledger.complete(replace(record, drill=True), attempts, answer)
@@ -263,7 +269,15 @@ class _Watch:
         self._began = record.started_at  # what the attempts' times count from too
         self._ahead_s = record.started_at - self._wall.now()
         with self._clock.real():
-            await self._ledger.begin(replace(record, started_at=record.started_at - self._ahead_s), prompt)
+            await self._ledger.begin(self._on_the_wall(record), prompt)
+
+    async def reserve(self, record: CallRecord, budgets: Budgets, nanousd: int, unpriced: str = "") -> None:
+        with self._clock.real():
+            await self._ledger.reserve(self._on_the_wall(record), budgets, nanousd, unpriced)
+
+    def _on_the_wall(self, record: CallRecord) -> CallRecord:
+        instants = {name: getattr(record, name) for name in ("started_at", "finished_at", "deadline_at")}
+        return replace(record, **{name: at - self._ahead_s for name, at in instants.items() if at is not None})
 
     async def complete(self, record: CallRecord, attempts: tuple[Attempt, ...], answer: str | None) -> None:
         """Complete the row, with what was really spent."""
@@ -273,11 +287,9 @@ class _Watch:
         really = any(each.real for each in sent if each)
         record = replace(record, cost_nanousd=cost_of(list(attempts)) if really else 0)
         self._row = record, attempts, sent
-        finished_at = None if record.finished_at is None else record.finished_at - self._ahead_s
-        row = replace(record, started_at=record.started_at - self._ahead_s, finished_at=finished_at)
         rows = tuple(replace(each, started_at=each.started_at - self._ahead_s) for each in attempts)
         with self._clock.real():
-            await self._ledger.complete(row, rows, answer)
+            await self._ledger.complete(self._on_the_wall(record), rows, answer)
 
     def told(self, at_s: float, error: LlmctlError | None, answer: Answer | None) -> Told:
         """The call that has ended."""
@@ -329,8 +341,8 @@ def scripted(catalog: Catalog, chain: Chain) -> Catalog:
     def changed(group: Group) -> Group:
         return replace(group, deployments=tuple(map(stand_in, group.deployments)))
 
-    # What a budget refuses is spending, and offline nothing is spent.
-    settings = replace(catalog.settings, budget_refuses=False)
+    # What a budget refuses is spending, and offline nothing is spent; nor does anything happen that others are told of.
+    settings = replace(catalog.settings, budgets=Budgets(), observers=Observers())
     return replace(with_chain(catalog, chain, changed), settings=settings)
 
 

@@ -9,7 +9,8 @@ from sys import float_info
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.catalog import MAX_RETRIES
-from llmctl.core.errors import ConfigInvalid, UsageError
+from llmctl.core.errors import UsageError
+from llmctl.core.money import nano
 from llmctl.core.types import Message, Params, Request, ResponseFormat, Text, Tool
 from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.call import Policy
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MOST = 10**12
+_MOST_USD = 1e9
 RANGES: dict[str, tuple[type, float, float]] = {
     "temperature": (float, 0, 2),
     "max_tokens": (int, 1, _MOST),
@@ -114,6 +116,15 @@ def with_defaults(request: Request, defaults: Params) -> Request:
     return replace(request, params=Params(**chosen, extra={**defaults.extra, **own.extra}))
 
 
+def nanousd_of(max_cost: float | None) -> int | None:
+    """The most that a call may cost, from USD. Raises UsageError."""
+    if max_cost is None:
+        return None
+    if not isinstance(max_cost, (int, float)) or not 0 <= max_cost <= _MOST_USD:
+        raise UsageError(f"max_cost {max_cost!r} is not an amount", hint="write USD, such as 0.05")
+    return nano(max_cost)
+
+
 def policy_of(
     settings: Settings,
     retries: int | None,
@@ -123,15 +134,7 @@ def policy_of(
     *,
     restart: bool = False,
 ) -> Policy:
-    """The bounds of a call: the caller's own, else the configured ones. Raises UsageError.
-
-    Raises ConfigInvalid under a budget that refuses, which this version cannot keep.
-    """
-    if settings.budget_refuses:
-        raise ConfigInvalid(
-            "[budget] cannot be kept by this version, so nothing is asked under it",
-            hint='take it out, or set on_exceed = "warn", which has no effect yet',
-        )
+    """The bounds of a call: the caller's own, else the configured ones. Raises UsageError."""
     if strategy is not None and strategy not in STRATEGIES:
         raise UsageError(f"unknown strategy {strategy!r}", hint=f"one of {', '.join(STRATEGIES)}")
     return Policy(

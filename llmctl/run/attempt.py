@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.errors import (
@@ -35,7 +36,7 @@ from llmctl.wire.quota import limits_said
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from llmctl.core.catalog import Deployment
+    from llmctl.core.catalog import Deployment, Settings
     from llmctl.core.snapshot import Said
     from llmctl.core.types import Completion, Request
     from llmctl.run.ports import Clock, Response, Transport
@@ -55,6 +56,23 @@ class Limits(NamedTuple):
     first_token_s: float
     idle_s: float
     total_s: float
+
+
+def limits_of(
+    settings: Settings, deployment: Deployment, remaining_s: float, prompt_tokens: int, *, streams: bool
+) -> Limits:
+    """The time limits of one attempt: a longer first token where the model reasons, or reads slowly.
+
+    What comes whole, such as vectors, has the total only.
+    """
+    if not streams:
+        return Limits(settings.connect_s, inf, inf, remaining_s)
+    wait_s = settings.first_token_of(deployment)
+    if deployment.is_local:
+        from llmctl.run.local import first_token_s
+
+        wait_s = max(wait_s, first_token_s(prompt_tokens))
+    return Limits(settings.connect_s, wait_s, settings.idle_s, remaining_s)
 
 
 class AttemptRun:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from llmctl.core.catalog import Catalog, Deployment
     from llmctl.core.record import Answer
-    from llmctl.routing.plan import Plan
+    from llmctl.routing.plan import Obstacle, Plan
     from llmctl.run.engine import CallRun, Engine
 
     Texts = tuple[str, ...]
@@ -79,6 +79,7 @@ def start(
     retries: int | None = None,
     timeout: float | None = None,
     max_wait: float | None = None,
+    max_cost: float | None = None,
     strategy: str | None = None,
     tags: Mapping[str, str] | None = None,
     session: str | None = None,
@@ -87,26 +88,34 @@ def start(
 ) -> EmbedRun:
     """The run that embeds `texts`, not yet begun; an iterator is read as it is needed, in a thread of its own.
 
-    `batch` is the most texts of a request, `parallel` the most requests at once; times are seconds, of each request;
+    `batch` is the most texts of a request, `parallel` the most requests at once; times are seconds, of each request,
+    and `max_cost` is USD, of each request: what may cost more is not sent;
     `extra` holds fields of the provider's own, such as an input type. Raises UsageError, MissingCredential and
     ConfigInvalid before anything is sent.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         raise UsageError(f"the texts are a list, not {type(texts).__name__}", hint='embed(["..."])')
     _positive(dimensions=dimensions, batch=batch, parallel=parallel)
-    plan = _plan(catalog, engine, GROUP if model is None else model, dimensions)
-    settings = catalog.settings
+    name, settings = GROUP if model is None else model, catalog.settings
+    labels, cap = asking.tags_of(tags), asking.nanousd_of(max_cost)
+    budgets = settings.budgets.of_call(name, labels, cap)
+
+    def obstacle(deployment: Deployment) -> LlmctlError | None:
+        return engine.endpoints.obstacle(deployment) or budgets.unpriced(deployment, catalog)
+
+    plan = _plan(catalog, name, dimensions, obstacle)
     ask = Ask(
         request=Request((), Params(extra=extra or {}), stream=False, dimensions=dimensions),
         plan=plan,
         policy=asking.policy_of(settings, retries, timeout, max_wait, strategy),
         command=command,
-        tags=asking.tags_of(tags),
+        tags=labels,
         session=session,
         keep_text=log and settings.log_content == "full",
         buffered=True,
         fixed_deadline=timeout is not None,
         strict_params=dimensions is not None,  # vectors of another size are no use
+        max_cost=cap,
     )
     dialects = [deployment.provider.dialect for deployment in plan.links[0].deployments]
     most = min([batch or BATCH, *(each["embed_batch"] for each in dialects if "embed_batch" in each)])
@@ -120,7 +129,7 @@ def _positive(**numbers: int | None) -> None:
             raise UsageError(f"{name}: {number!r} is not a whole number of 1 or more", hint="leave it out")
 
 
-def _plan(catalog: Catalog, engine: Engine, name: str, dimensions: int | None) -> Plan:
+def _plan(catalog: Catalog, name: str, dimensions: int | None, obstacle: Obstacle) -> Plan:
     """The plan for embedding by `name`: one link, of one model, that has vectors. Raises UsageError."""
     if name == GROUP and GROUP not in catalog.groups:
         raise UsageError(
@@ -136,7 +145,7 @@ def _plan(catalog: Catalog, engine: Engine, name: str, dimensions: int | None) -
             f"the deployments of {name!r} are of several models: {', '.join(sorted(models))}",
             hint="vectors of two models cannot be compared: name one, or say with base_model that they are the same",
         )
-    return make_plan(catalog, name, fallbacks=(), obstacle=engine.endpoints.obstacle)
+    return make_plan(catalog, name, fallbacks=(), obstacle=obstacle)
 
 
 def _must_embed(deployment: Deployment, dimensions: int | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import DeadlineExceeded, LlmctlError, Unauthorized, UsageError
@@ -20,7 +19,7 @@ from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, 
 from llmctl.routing.limits import LEASE_S
 from llmctl.run.accounts import attempt_of, cost_of, estimate_prompt, outcome_of, state_of, transcript_of, usage_of
 from llmctl.run.asking import with_defaults
-from llmctl.run.attempt import AttemptRun, Limits
+from llmctl.run.attempt import AttemptRun, limits_of
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Hooks, Waiting
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class Ask:
     """Whether a parameter that a target cannot take is refused, instead of left out and said."""
     prompt_tokens: int | None = None
     """The input tokens as known by the caller; None: they are estimated."""
+    max_cost: int | None = None
+    """The most that the call may cost, in nano-dollars."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,8 +90,8 @@ class CallRun:
         self.ask = ask
         self._began = engine.clock.monotonic()
         now = engine.clock.now()
-        self._prompt_tokens = estimate_prompt(ask.request) if ask.prompt_tokens is None else ask.prompt_tokens
-        policy = replace(ask.policy, total_s=_total_s(ask, self._prompt_tokens))
+        self.prompt_tokens = estimate_prompt(ask.request) if ask.prompt_tokens is None else ask.prompt_tokens
+        policy = replace(ask.policy, total_s=_total_s(ask, self.prompt_tokens))
         self.call = Call(ask.plan, policy, started=now, dice=engine.dice)
         self.record = CallRecord(
             id=ulid(now, int(engine.dice() * (1 << 40)) << 40 | int(engine.dice() * (1 << 40))),
@@ -99,9 +100,11 @@ class CallRun:
             model=ask.plan.name,
             session=ask.session,
             tags=ask.tags,
+            deadline_at=now + policy.total_s,
         )
+        self.budgets = engine.settings.budgets.of_call(ask.plan.name, ask.tags, ask.max_cost)
         cap = 0 if ask.request.inputs else ask.request.params.max_tokens
-        self._place = engine.shared.place(ask.plan, self.record.id, Size(self._prompt_tokens, cap))
+        self._place = engine.shared.place(ask.plan, self.record.id, Size(self.prompt_tokens, cap))
         self.last: AttemptRun | None = None
         """The last attempt, as far as it came."""
         self._used: Usage | None = None
@@ -155,6 +158,10 @@ class CallRun:
             match decision:
                 case Send() as send:
                     self._reason = send.reason
+                    if self.budgets.allowances:
+                        from llmctl.run.purse import reserve
+
+                        await reserve(self._engine.ledger, self, send)
                     async with aclosing(self._attempt(send)) as events:
                         async for event in events:
                             yield event
@@ -185,7 +192,13 @@ class CallRun:
                     send.deployment,
                     with_defaults(self.ask.request, send.deployment.params),
                     await self._endpoint(send),
-                    _limits(engine.settings, send, self._prompt_tokens, streams=self.ask.request.stream),
+                    limits_of(
+                        engine.settings,
+                        send.deployment,
+                        send.remaining_s,
+                        self.prompt_tokens,
+                        streams=self.ask.request.stream,
+                    ),
                 )
                 if self.ask.strict_params:
                     run.check_strictly()
@@ -209,7 +222,7 @@ class CallRun:
             raise
         finally:
             latency_s = engine.clock.monotonic() - began
-            self._used = usage_of(self.last, self._prompt_tokens) if self.last else None
+            self._used = usage_of(self.last, self.prompt_tokens) if self.last else None
             attempt = attempt_of(send, self.last, self._used, error, started_at, latency_s)
             self.attempts.append(attempt)
             outcome = outcome_of(self.last, self._used, error, started_at + latency_s)
@@ -220,7 +233,7 @@ class CallRun:
         if isinstance(failed, Unauthorized):
             engine.endpoints.forget(send.deployment)
         self.call.heard(Failed(failed, engine.clock.now()) if failed else Ended())
-        engine.hooks.tell(AttemptEnded(attempt, failed))
+        engine.hooks.tell(AttemptEnded(attempt, failed, self.record.id))
         if failed is None and self.last is not None:
             self._conformed = self._judged(self.last)
             if self._conformed is not None and self.ask.buffered:
@@ -264,6 +277,7 @@ class CallRun:
         spent_s = sum(attempt.latency_ms or 0.0 for attempt in self.attempts) / 1000 + self._waited_s
         state, exit_code = state_of(error, completion, self.ask.request, self.exit_if_stopped)
         served = run.deployment if run and (error is None or completion.text) else None
+        cost, price = cost_of(self.attempts), run.deployment.price if run else None
         self.record = replace(
             self.record.with_usage(completion.usage),
             state=state,
@@ -275,7 +289,8 @@ class CallRun:
             attempt_count=len(self.attempts),
             reported_model=completion.reported_model or None,
             system_fingerprint=completion.system_fingerprint or None,
-            cost_nanousd=cost_of(self.attempts),
+            cost_nanousd=cost,
+            price_version=price.version if price and cost is not None else None,
             latency_ms=latency_s * 1000,
             first_token_ms=self._first_token_ms,
             overhead_ms=max(0.0, latency_s - spent_s) * 1000,
@@ -299,7 +314,7 @@ class CallRun:
         if not self.ask.keep_text:  # a provider's message may quote the prompt or the answer: the class says enough
             text, attempts = None, tuple(replace(attempt, error=None) for attempt in attempts)
         await engine.ledger.complete(self.record, attempts, text)
-        engine.hooks.tell(CallEnded(self.record, error))
+        engine.hooks.tell(CallEnded(self.record, error, attempts, "embeddings" if self.ask.request.inputs else "chat"))
 
     def _judged(self, run: AttemptRun) -> Conformed | None:
         """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not.
@@ -333,19 +348,3 @@ def _total_s(ask: Ask, prompt_tokens: int) -> float:
     from llmctl.run.local import first_token_s
 
     return total_s + first_token_s(prompt_tokens)
-
-
-def _limits(settings: Settings, send: Send, prompt_tokens: int, *, streams: bool) -> Limits:
-    """The time limits of one attempt: a longer first token where the model reasons, or reads slowly.
-
-    What comes whole, such as vectors, has the total only.
-    """
-    deployment = send.deployment
-    if not streams:
-        return Limits(settings.connect_s, inf, inf, send.remaining_s)
-    wait_s = settings.first_token_of(deployment)
-    if deployment.is_local:
-        from llmctl.run.local import first_token_s
-
-        wait_s = max(wait_s, first_token_s(prompt_tokens))
-    return Limits(settings.connect_s, wait_s, settings.idle_s, send.remaining_s)

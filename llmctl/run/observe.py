@@ -7,7 +7,7 @@ start of the program.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class CallStarted(NamedTuple):
-    """The row is written; nothing has been sent."""
+    """The row is written; nothing has been sent. `plan` is None where it is told outside of the process."""
 
     record: CallRecord
-    plan: Plan
+    plan: Plan | None
 
 
 class Decided(NamedTuple):
@@ -54,17 +54,20 @@ class Waiting(NamedTuple):
 
 
 class AttemptEnded(NamedTuple):
-    """An attempt ended, in `error` or well."""
+    """An attempt ended, in `error` or well. One that is cancelled is told with the end of its call only."""
 
     attempt: Attempt
     error: LlmctlError | None
+    call_id: str = ""
 
 
 class CallEnded(NamedTuple):
-    """The call ended, whatever the end was; the row is complete."""
+    """The call ended, whatever the end was; the row is complete. `operation` is as OpenTelemetry calls it."""
 
     record: CallRecord
     error: BaseException | None = None
+    attempts: tuple[Attempt, ...] = ()
+    operation: Literal["chat", "embeddings"] = "chat"
 
 
 Notice = CallStarted | Decided | AttemptStarted | Waiting | AttemptEnded | CallEnded

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from llmctl.core.budget import Budgets
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Attempt, CallRecord
     from llmctl.wire.base import HttpRequest
@@ -54,10 +55,18 @@ class Transport(Protocol):
 
 
 class Ledger(Protocol):
-    """Durable calls. Neither method raises when the ledger cannot be written: the row is spooled, one warning given."""
+    """Durable calls. A row that cannot be written is spooled with one warning; only `reserve` raises for it."""
 
     async def begin(self, record: CallRecord, prompt: str | None) -> None:
         """Write the row before the first byte leaves; `prompt` None keeps no text."""
+
+    async def reserve(self, record: CallRecord, budgets: Budgets, nanousd: int, unpriced: str = "") -> None:
+        """Take `nanousd` for a call of every allowance of `budgets`, instead of what it had taken before.
+
+        It is given back when the row is complete, or after its deadline. Raises BudgetExceeded where an allowance that
+        refuses has not so much left, and LedgerUnusable where one does and nothing can be written. `unpriced` is who is
+        asked next although nobody knows the price, where that is to be said.
+        """
 
     async def complete(self, record: CallRecord, attempts: tuple[Attempt, ...], answer: str | None) -> None:
         """Complete the row at the end of the call, whatever the end is."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import BEHAVIOURS, FaultServer
 
 from llmctl.client import Client
+from llmctl.core.budget import Allowance, Budgets
 from llmctl.core.errors import ConfigInvalid, UsageError
 from llmctl.core.faults import FAULTS
 from llmctl.lab import drill
@@ -17,9 +19,14 @@ from llmctl.lab.drill import Drill
 from llmctl.lab.expectations import Expectations
 from llmctl.lab.scenarios import NOT_IN_MATRIX
 from llmctl.run import extras
+from llmctl.store import spend
+from llmctl.store.history import History
+from llmctl.store.ledger import SqliteLedger
 from llmctl.testing import MemoryLedger
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servers import Exchange
 
     from llmctl.lab.rehearsal import Stage
@@ -41,7 +48,7 @@ def rehearsed(
     *inject: str,
     environ: dict[str, str] | None = None,
     config: dict[str, Any] | None = None,
-    ledger: MemoryLedger | None = None,
+    ledger: MemoryLedger | SqliteLedger | None = None,
     max_cost_usd: float | None = None,
     **how: Any,
 ) -> list[Verdict]:
@@ -291,6 +298,25 @@ def test_live_a_real_provider_has_real_time() -> None:
     assert failed.latency_ms >= 5000
     assert answered.latency_ms is not None
     assert 400 <= answered.latency_ms < 5000
+
+
+def test_live_a_drill_is_charged_to_the_budgets_and_stopped_by_them(tmp_path: Path) -> None:
+    config = {"budget": {"daily": 0.002, "timezone": "UTC"}}
+    verdicts = []
+    with FaultServer("ok") as first, FaultServer("ok") as second:
+        models = live(first, second, price=PRICE, max_tokens=100)
+        for _ in range(2):
+            ledger = SqliteLedger(tmp_path / "ledger.db", tmp_path / "spool")
+            verdicts += rehearsed(models, "primary=503*1", live=True, ledger=ledger, config=config, speed=50.0)
+            config["budget"]["daily"] = 0.0
+        assert len(first.requests) == 1
+    ((standing,), _) = spend.read(str(tmp_path / "ledger.db"), Budgets((Allowance(daily=1),), "UTC"), time.time())
+    assert (verdicts[0].ok, standing.reserved, standing.spent > 0) == (True, 0, True), verdicts[0].why
+    (told,) = verdicts[1].rehearsal.calls
+    assert told.error is not None
+    assert (told.error.kind, told.attempts, verdicts[1].ok) == ("BudgetExceeded", (), False)
+    rows = History(tmp_path / "ledger.db").list_calls()
+    assert [(row["state"], row["drill"]) for row in rows] == [("refused", 1), ("ok", 1)]
 
 
 def test_a_scenario_that_might_pass_the_cap_is_not_played_and_fails() -> None:

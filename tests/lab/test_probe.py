@@ -245,14 +245,14 @@ def test_what_a_provider_says_is_shown_without_the_key_and_without_control_chara
         assert KEY not in each.detail
 
 
-def test_nothing_is_asked_under_a_budget_that_cannot_be_kept() -> None:
+def test_nothing_is_asked_at_an_unknown_price_under_a_budget_that_refuses() -> None:
     config = {
-        "models": {"m": {"model": "openai/m", "api_base": "http://127.0.0.1:1", "api_key": KEY}},
+        "models": {"m": {"model": "openai/nobody-knows-this-one", "api_base": "http://127.0.0.1:1", "api_key": KEY}},
         "budget": {"daily": 1.0, "on_exceed": "refuse"},
     }
     client = Client(config, environ={}, ledger=MemoryLedger(), transport=ScriptedTransport(Reply.refusal(404)))
     check = checked(client)
-    assert found(check, "text").error == "ConfigInvalid"
+    assert found(check, "text").error == "BudgetExceeded"
 
 
 @pytest.mark.parametrize(

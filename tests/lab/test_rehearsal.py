@@ -97,7 +97,9 @@ def test_the_ledger_has_each_call_marked_and_its_attempts_and_nothing_was_spent(
     assert (row.drill, row.command, row.model, row.state, row.exit_code) == (True, "fallback drill", "a", "ok", 0)
     assert ledger.states == ["started", "ok"]
     moved_s = row.started_at - told.record.started_at  # the row has the world's instants, and the drill's durations
-    assert row == replace(told.record, drill=True, started_at=row.started_at, finished_at=row.finished_at)
+    instants = {name: getattr(row, name) for name in ("started_at", "finished_at", "deadline_at")}
+    assert row == replace(told.record, drill=True, **instants)
+    assert instants["deadline_at"] - instants["started_at"] == pytest.approx(300)
     assert row.started_at <= time.time() < told.record.started_at + moved_s + 60
     assert row.finished_at == pytest.approx((told.record.finished_at or 0.0) + moved_s)
     moved = [replace(each, started_at=each.started_at + moved_s) for each in told.attempts]

@@ -10,7 +10,7 @@ import pytest
 
 import llmctl
 from llmctl import Client
-from llmctl.core.errors import BadResponse, ConfigInvalid, InvalidRequest, LlmctlError, UsageError
+from llmctl.core.errors import BadResponse, BudgetExceeded, InvalidRequest, LlmctlError, UsageError
 from llmctl.testing import MemoryLedger, Reply, ScriptedTransport, VirtualClock, run_virtual
 
 PRICE = {"input": 0.02, "output": 0.0}
@@ -257,8 +257,14 @@ def test_deployments_of_one_base_model_stand_in_for_each_other():
 
 def test_a_budget_that_refuses_is_not_spent():
     client = doubled(budget={"daily": 1.0})
-    with pytest.raises(ConfigInvalid, match="budget"):
-        embedded(client, ["a"])
+    with pytest.raises(BudgetExceeded, match="nobody knows its price"):
+        embedded(client, ["a"], model="same")
+    with pytest.raises(BudgetExceeded, match=r"may cost \$0\.000001.*more than the \$0\.000001"):
+        embedded(client, ["a"], max_cost=1e-6)
+    assert bodies(client) == []
+    assert [row.state for row in rows(client)] == ["refused"]
+    assert embedded(client, ["a"], max_cost=1e-5).vectors
+    assert len(bodies(client)) == 1
 
 
 @pytest.mark.parametrize(

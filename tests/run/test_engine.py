@@ -840,13 +840,6 @@ def test_strict_parameters_refuse_what_a_target_cannot_take() -> None:
     assert len(world.transport.requests) == 1
 
 
-def test_nothing_is_asked_under_a_budget_that_cannot_be_kept_yet() -> None:
-    world = World(OK, config={**CONFIG, "budget": {"daily": 5.0}})
-    assert world.fail().exit_code == 3
-    assert world.transport.requests == []
-    assert World(OK, config={**CONFIG, "budget": {"daily": 5.0, "on_exceed": "warn"}}).complete().text == "Hello"
-
-
 def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
     return sse({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
 

@@ -1,0 +1,145 @@
+"""`llmctl cost budget`: what each allowance has left, and what goes without one."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer  # noqa: TC002 - typer reads the annotations
+
+from llmctl.cli.context import of
+from llmctl.cli.money_table import bar, fold, money, paint, print_plain, terminal
+from llmctl.cli.options import Json, examples
+from llmctl.cli.output import one_line, print_json, say
+from llmctl.core.days import zone_info
+from llmctl.core.money import nano, usd
+from llmctl.store import spend
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import Console
+
+    from llmctl.core.budget import Allowance, Budgets, Standing
+
+EXAMPLES = examples(
+    "llmctl cost budget",
+    "llmctl cost budget --json",
+    "llmctl cost budget --json | jq -r '.[] | select(.share > 0.8) | .scope'",
+)
+_COLUMNS = ("scope", "period", "limit_usd", "spent_usd", "reserved_usd", "left_usd", "share", "resets_at", "on_exceed")
+_BAR, _GAP, _LEAST = 6, 2, 14
+
+
+def budget(ctx: typer.Context, json: Json = False) -> None:
+    """Show what each budget has left, what running calls have reserved of it, and when it begins anew.
+
+    Without a budget: what this day and month have cost. --json is an array; `share` is of what is spent and reserved,
+    `period` is call, day or month, and what does not apply is null.
+    """
+    context = of(ctx, json=json)
+    budgets = context.catalog.settings.budgets
+    now = time.time()
+    found, damaged = spend.read(os.fspath(context.places.ledger), budgets, now)
+    rows = [*(_cap(each) for each in budgets.allowances if each.per_call is not None)]
+    rows += [_row(each, budgets) for each in found]
+    if json:
+        print_json(rows)
+    elif (console := terminal()) is not None:
+        _draw(console, rows)
+    else:
+        print_plain(_COLUMNS, rows)
+    if damaged:
+        say(f"warning: what was spent is not known: {damaged} was damaged (`llmctl ledger check --repair`)")
+    if not budgets.allowances and not json:
+        say("no budget is set: nothing is refused ([budget] daily = 5.0 in the configuration sets one)")
+        say(f"a warning is given once a day at ${spend.DAILY_USD}, and at {spend.RUSH_CALLS} calls within a minute")
+
+
+def _row(standing: Standing, budgets: Budgets) -> dict[str, Any]:
+    limit, taken = standing.limit, standing.spent + standing.reserved
+    zone = zone_info(budgets.zone)
+    return {
+        **_whose(standing.allowance),
+        "period": standing.period,
+        "limit_usd": usd(limit),
+        "spent_usd": usd(standing.spent),
+        "reserved_usd": usd(standing.reserved),
+        "left_usd": usd(standing.left),
+        "share": round(taken / limit, 4) if limit else None if limit is None else 1.0,
+        "resets_at": datetime.fromtimestamp(standing.ends, zone).astimezone(zone).isoformat(timespec="minutes"),
+        "on_exceed": None if limit is None else _on_exceed(standing.allowance),
+    }
+
+
+def _cap(allowance: Allowance) -> dict[str, Any]:
+    nothing = dict.fromkeys(("spent_usd", "reserved_usd", "left_usd", "share", "resets_at"))
+    cap = {"period": "call", "limit_usd": usd(allowance.per_call)}
+    return {**_whose(allowance), **cap, **nothing, "on_exceed": _on_exceed(allowance)}
+
+
+def _whose(allowance: Allowance) -> dict[str, Any]:
+    return {
+        "scope": allowance.scope,
+        "tag": "=".join(allowance.tag) if allowance.tag else None,
+        "model": allowance.model,
+    }
+
+
+def _on_exceed(allowance: Allowance) -> str:
+    return "refuse" if allowance.refuses else "warn"
+
+
+# ---------------------------------------------------------------- on a terminal
+
+_SHOWN = ("budget", "per", "limit", "spent", "reserved", "left", "", "begins anew")
+_AT_LEFT = ("budget", "per", "", "begins anew")
+_SPARE = ("", "begins anew", "reserved")
+
+
+def _draw(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table, no wider than the terminal: what is empty or spare goes, and then the scopes fold."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+    from rich.text import Text
+
+    plain = not console.encoding.lower().startswith("utf")
+    lines = [_cells(row, plain=plain) for row in rows]
+    widths = {
+        name: max(len(name), *(len(line[name]) for line in lines))
+        for name in _SHOWN
+        if any(line[name] for line in lines)
+    }
+    for spare in _SPARE:
+        others = [width for name, width in widths.items() if name != "budget"]
+        if sum(others) + min(widths["budget"], _LEAST) + _GAP * len(widths) > console.width:
+            widths.pop(spare, None)
+    rest = sum(widths.values()) + _GAP * len(widths) - widths["budget"]
+    widths["budget"] = max(1, min(widths["budget"], console.width - rest))
+    drawn = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for name, width in widths.items():
+        justify: Literal["left", "right"] = "left" if name in _AT_LEFT else "right"
+        drawn.add_column(name, justify=justify, width=width, no_wrap=True, style="magenta" if name == "" else "")
+    for line in lines:
+        drawn.add_row(*(Text(fold(line[name], width)) for name, width in widths.items()))
+    paint(console, drawn)
+
+
+def _cells(row: Mapping[str, Any], *, plain: bool) -> dict[str, str]:
+    share = row["share"]
+    return {
+        "budget": one_line(row["scope"]) + (" (warns)" if row["on_exceed"] == "warn" else ""),
+        "per": row["period"],
+        "limit": _dollars(row["limit_usd"]),
+        "spent": _dollars(row["spent_usd"]),
+        "reserved": _dollars(row["reserved_usd"] or None),
+        "left": _dollars(row["left_usd"]),
+        "": "" if share is None else f"{share:4.0%} {bar(share, _BAR, plain=plain)}".ljust(_BAR + 5),
+        "begins anew": (row["resets_at"] or "")[5:16].replace("T", " "),
+    }
+
+
+def _dollars(amount: float | None) -> str:
+    return "" if amount is None else money(nano(amount))
