@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli import check
+from llmctl.cli import check, models_compare
 from llmctl.cli.context import of
 from llmctl.cli.fetching import fetch
 from llmctl.cli.options import Json, examples
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
 app.command("check", epilog=check.EXAMPLES)(check.check)
+app.command("compare", epilog=models_compare.EXAMPLES)(models_compare.compare)
 
 
 @app.callback()
 def models() -> None:
-    """Show the models that can be asked, and fetch the embedded one."""
+    """Show and compare models; fetch the weights of the embedded one."""
 
 
 @app.command(
