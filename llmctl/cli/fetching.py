@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmctl.run.weights import Pulled
 
 _REDRAW_S = 0.1
-_ANSWERS = {"": True, "y": True, "yes": True, "n": False, "no": False}
+_ANSWERS = {"y": True, "yes": True, "n": False, "no": False}
 
 
 def fetch(model: str, directory: Path, source: Path | None, *, shown: bool) -> Pulled:
@@ -48,12 +48,12 @@ def offer(context: Context, plan: Plan) -> None:
     if wanted is None or not extras.installed("local") or weights.find(deployment.model, context.places.weights):
         return
     size = f"{wanted.size / 1e6:.0f} MB"
-    if _confirmed(f"The weights of {deployment.served_by} ({size}) are not here yet. Fetch them?"):
+    if confirmed(f"The weights of {deployment.served_by} ({size}) are not here yet. Fetch them?"):
         fetch(deployment.model, context.places.weights, None, shown=True)
 
 
-def _confirmed(question: str) -> bool:
-    """Whether a person says yes, or just Enter. Raises KeyboardInterrupt for Ctrl-C, and at the end of the input.
+def confirmed(question: str, *, unsaid: bool = True) -> bool:
+    """Whether a person says yes; just Enter means `unsaid`. Raises KeyboardInterrupt for Ctrl-C, or no more input.
 
     A read that is about to block does not notice a signal that has just come (PEP 475), so the signal also rings a bell
     that is waited for: `input`, and all that is built on it, would wait for an Enter.
@@ -63,11 +63,13 @@ def _confirmed(question: str) -> bool:
     before = signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
     try:
         while True:
-            tell(f"{question} [Y/n]: ")
+            tell(f"{question} {'[Y/n]' if unsaid else '[y/N]'}: ")
             select.select([sys.stdin, heard], [], [])
             said = sys.stdin.readline()
             if not said:
                 raise KeyboardInterrupt
+            if not said.strip():
+                return unsaid
             if said.strip().lower() in _ANSWERS:
                 return _ANSWERS[said.strip().lower()]
     finally:

@@ -1,6 +1,6 @@
-"""`llmctl ledger`: the calls that were made, found, checked and copied. What is read here was written by strangers.
+"""`llmctl ledger`: the calls that were made, found and copied. What is read here was written by strangers.
 
-Every command opens the ledger read-only: looking never creates or changes it.
+Every command here opens the ledger read-only: looking never creates or changes it. `ledger_upkeep` has those that do.
 """
 
 from __future__ import annotations
@@ -9,29 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmctl.cli import output
+from llmctl.cli import ledger_upkeep, output
 from llmctl.cli.context import of
-from llmctl.cli.options import Json, examples, tags_of
+from llmctl.cli.ledger_choice import Model, Since, State, Tags, Until, chosen, history
+from llmctl.cli.ledger_upkeep import plain
+from llmctl.cli.options import Json, examples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from llmctl.store.history import Filter, History
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, add_completion=False, help="The durable record of every call."
 )
 
 Limit = Annotated[int, typer.Option("-n", "--limit", min=0, help="At most this many calls, newest first; 0 is all.")]
-Since = Annotated[str, typer.Option(metavar="WHEN", help="From then on: 24h, 7d ago, or an ISO date.")]
-Until = Annotated[str, typer.Option(metavar="WHEN", help="Up to before then: 24h, 7d ago, or an ISO date.")]
-Model = Annotated[str, typer.Option(help="The model as typed, or as served (provider/model).")]
-State = Annotated[
-    str, typer.Option(help="started, ok, failed, incomplete, cancelled, cached or refused.", metavar="STATE")
-]
-Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="KEY=VALUE", help="With this tag; repeat for more.")]
-
-_STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 _COLUMNS = ("started", "id", "state", "model", "served_by", "in", "out", "cost_usd", "ms", "error")
 _NUMBERS = ("in", "out", "cost_usd", "ms")
 _WHOLE = ("id", "started", "state")
@@ -57,7 +48,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """List calls, newest first."""
-    _print(_history(ctx, json=json).list_calls(limit, _filter(since, until, model, state, tag)), json=json)
+    _print(history(ctx, json=json).list_calls(limit, chosen(since, until, model, state, tag)), json=json)
 
 
 @app.command(epilog=examples("llmctl ledger show last", "llmctl ledger show 01J9ZK --json"))
@@ -67,7 +58,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one call: its attempts, and its texts when kept."""
-    call = _history(ctx, json=json).show(id)
+    call = history(ctx, json=json).show(id)
     if json:
         output.print_json(call)
     else:
@@ -90,32 +81,12 @@ def search(
     json: Json = False,
 ) -> None:
     """Find calls by the words of their prompt or answer."""
-    _print(_history(ctx, json=json).search(text, limit, _filter(since, until, model, state, tag)), json=json)
+    _print(history(ctx, json=json).search(text, limit, chosen(since, until, model, state, tag)), json=json)
 
 
-@app.command(epilog=examples("llmctl ledger check --json"))
-def check(ctx: typer.Context, json: Json = False) -> None:
-    """Check that the ledger is whole; exit 3 when not."""
-    from time import time
-
-    from llmctl.core.errors import LedgerUnusable
-    from llmctl.store.checkup import check as look
-
-    places = of(ctx, json=json).places
-    report = look(places.ledger, places.spool, time())
-    if json:
-        output.print_json(report)
-        if not report["ok"]:
-            raise typer.Exit(3)
-        return
-    for name, value in report.items():
-        if name not in ("problems", "ok"):
-            output.write(f"{name}: {_plain(value)}\n")
-    if not report["ok"]:
-        problems = "; ".join(report["problems"][:3])
-        raise LedgerUnusable(
-            f"{places.ledger}: {problems}", hint="the next call moves a damaged file aside and begins a new one"
-        )
+app.command("export", epilog=ledger_upkeep.EXPORT)(ledger_upkeep.export)
+app.command("prune", epilog=ledger_upkeep.PRUNE)(ledger_upkeep.prune)
+app.command("check", epilog=ledger_upkeep.CHECK)(ledger_upkeep.check)
 
 
 @app.command(epilog=examples("llmctl ledger backup calls.db", "llmctl ledger backup /mnt/backup/calls.db --force"))
@@ -125,32 +96,7 @@ def backup(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Make a whole copy of the ledger while others may write it."""
-    output.say(f"{_history(ctx).backup(file, force=force)} bytes in {file}")
-
-
-def _history(ctx: typer.Context, *, json: bool | None = None) -> History:
-    from llmctl.store.history import History
-
-    return History(of(ctx, json=json).places.ledger)
-
-
-def _filter(since: str, until: str, model: str, state: str, tags: Sequence[str] | None) -> Filter:
-    from time import time
-
-    from llmctl.core.errors import UsageError
-    from llmctl.core.when import parse_instant
-    from llmctl.store.history import Filter
-
-    if state and state not in _STATES:
-        raise UsageError(f"no state is called {state!r}", hint="states: " + ", ".join(_STATES))
-    now = time()
-    return Filter(
-        since=parse_instant(since, now, None) if since else None,
-        until=parse_instant(until, now, None) if until else None,
-        model=model or None,
-        state=state or None,
-        tags=tuple(tags_of(list(tags or ()))),
-    )
+    output.say(f"{history(ctx).backup(file, force=force)} bytes in {file}")
 
 
 def _print(calls: Sequence[dict[str, Any]], *, json: bool) -> None:
@@ -171,7 +117,8 @@ def _row(call: dict[str, Any]) -> dict[str, Any]:
         "out": call["output_tokens"],
         "cost_usd": None if cost is None else f"{cost:.6f}",
         "ms": None if took is None else round(took),
-        **{name: call[name] for name in ("id", "state", "model", "served_by", "error")},
+        "state": "interrupted" if call["interrupted"] else call["state"],
+        **{name: call[name] for name in ("id", "model", "served_by", "error")},
     }
 
 
@@ -179,7 +126,7 @@ def _print_call(call: dict[str, Any]) -> None:
     for name, value in call.items():
         if name in ("attempts", "prompt", "answer") or value is None or value == {}:
             continue
-        shown = f"{value} ({_local(value)})" if name in ("started_at", "finished_at") else _plain(value)
+        shown = f"{value} ({_local(value)})" if name in ("started_at", "finished_at") else plain(value)
         output.write(f"{name}: {shown}\n")
     for attempt in call["attempts"]:
         facts = ", ".join(f"{key} {value}" for key, value in attempt.items() if value not in (None, "", call["id"]))
@@ -187,15 +134,6 @@ def _print_call(call: dict[str, Any]) -> None:
     for name in ("prompt", "answer"):
         if name in call:
             output.write(f"\n--- {name} ---\n{output.safe(call[name])}\n")
-
-
-def _plain(value: Any) -> str:
-    """A value on one safe line; a mapping as `key=value` pairs."""
-    if isinstance(value, dict):
-        value = ", ".join(f"{key}={each}" for key, each in value.items())
-    elif isinstance(value, list):
-        value = ", ".join(map(str, value))
-    return output.one_line("-" if value in (None, "") else str(value))
 
 
 def _local(instant: float) -> str:

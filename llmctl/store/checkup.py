@@ -8,23 +8,30 @@ import stat
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from llmctl.core import days
+from llmctl.store.cover import ledger_zone
+from llmctl.store.db import SIDE_FILES, is_corrupt
 from llmctl.store.files import size
-from llmctl.store.history import open_to_read
-from llmctl.store.schema import STEPS, columns_of, has_search
+from llmctl.store.history import Filter, open_to_read
+from llmctl.store.rollup import pruned_before
+from llmctl.store.schema import STEPS, SUMS, columns_of, has_search
 from llmctl.store.spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-_ORPHAN_S = 86400.0
 _MOST = 20
+_COMPARED = ("calls", "cost_nanousd", "input_tokens", "output_tokens")
+"""Which sums are compared with the rows: those that anybody would notice."""
 
 
 def check(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
     """What was found; `ok` is False exactly when `problems` says something. A missing ledger is whole.
 
-    `orphans` are calls that started more than a day before `now` and never ended: their process was killed. They are
-    the truth, as rows waiting in the spool are, and no problem.
+    `orphans` are calls that were interrupted: their process was killed. They are the truth, as rows waiting in the
+    spool are, and no problem; nor are damaged ledgers that were `set_aside`, or are kept as `salvaged` since their rows
+    were brought back. `damaged` says that the file itself is of no use as it is.
     """
     path = os.fspath(path)
     waiting, bad = Spool(os.fspath(spool)).count()
@@ -39,11 +46,13 @@ def check(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
         "schema_of_llmctl": len(STEPS),
         "journal_mode": None,
         "integrity": None,
+        "damaged": False,
         "counts": {},
         "search": None,
         "orphans": 0,
         "spool": {"path": os.fspath(spool), "waiting": waiting, "unreadable": bad},
-        "set_aside": _set_aside(path),
+        "set_aside": beside(path, ".corrupt-"),
+        "salvaged": beside(path, ".salvaged-"),
         "problems": [],
     }
     problems: list[str] = report["problems"]
@@ -56,6 +65,7 @@ def check(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
                 problems += _look_inside(connection, report, now)
         except sqlite3.Error as error:
             report["integrity"] = report["integrity"] or str(error)
+            report["damaged"] = is_corrupt(error)
             problems.append(f"cannot be read: {error}")
     report["ok"] = not problems
     return report
@@ -79,6 +89,7 @@ def _look_inside(connection: sqlite3.Connection, report: dict[str, Any], now: fl
     def value(query: str, *values: object) -> Any:
         return connection.execute(query, values).fetchone()[0]
 
+    connection.execute("BEGIN")  # one state of the ledger, whoever writes meanwhile
     report["schema"] = value("PRAGMA user_version")
     report["journal_mode"] = value("PRAGMA journal_mode")
     found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_MOST})")]
@@ -89,20 +100,37 @@ def _look_inside(connection: sqlite3.Connection, report: dict[str, Any], now: fl
             report["counts"][table] = value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
         elif report["schema"]:
             problems.append(f"the table {table} is missing")
+    report["damaged"] = bool(problems)
     if "calls" in report["counts"]:
-        report["orphans"] = value(
-            "SELECT count(*) FROM calls WHERE state = 'started' AND started_at < ?", now - _ORPHAN_S
-        )
+        interrupted, values = Filter(state="interrupted").sql(connection, now)
+        report["orphans"] = value(f"SELECT count(*) FROM calls WHERE {interrupted}", *values)  # noqa: S608
+    if not problems and report["schema"] >= len(STEPS) and rollups_differ(connection):
+        problems.append("the sums that reports are made of disagree with the calls")
     report["search"] = "index" if has_search(connection) else "scan"
     return problems
 
 
-def _set_aside(path: str) -> list[str]:
-    """Damaged ledgers kept beside this one."""
+def rollups_differ(connection: sqlite3.Connection) -> bool:
+    """Whether the rollups hold something else than the calls that are rolled up, since those were last pruned."""
+    since, zone = pruned_before(connection), ledger_zone(connection)
+
+    def sums(columns: Iterable[str], table: str, *values: object) -> Any:
+        query = f"SELECT {', '.join(f'total({each})' for each in columns)} FROM {table}"  # noqa: S608 - our own names
+        return connection.execute(query, values).fetchone()
+
+    said = sums((SUMS[name] for name in _COMPARED), "calls WHERE rolled = 1 AND started_at >= ?", since)
+    held = [sums(_COMPARED, "rollup_quarters WHERE label = '' AND quarter >= ?", since)]
+    if zone is not None:
+        held.append(sums(_COMPARED, "rollup_days WHERE label = '' AND day >= ?", days.day_of(since, zone)))
+    return any(each != said for each in held)
+
+
+def beside(path: str, mark: str) -> list[str]:
+    """Ledgers that were moved aside and are kept next to this one, by what their names have after its own."""
     directory, name = os.path.split(path)
     try:
-        beside = os.listdir(directory or ".")
+        found = os.listdir(directory or ".")
     except OSError:
         return []
-    ours = (each for each in beside if each.startswith(name + ".corrupt-"))
-    return sorted(os.path.join(directory, each) for each in ours if not each.endswith(("-wal", "-shm", "-journal")))
+    ours = (each for each in found if each.startswith(name + mark))
+    return sorted(os.path.join(directory, each) for each in ours if not each.endswith(SIDE_FILES))

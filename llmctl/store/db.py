@@ -14,6 +14,7 @@ import os
 import sqlite3
 import threading
 from contextlib import suppress
+from functools import partial
 from time import monotonic, monotonic_ns, sleep, time
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
@@ -39,10 +40,12 @@ T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30.0
 _SLICE_S = 1.0
+LENIENT = partial(str, encoding="utf-8", errors="replace")
+"""How text is read: a spoilt byte of a file that is otherwise whole costs one character, not all of its rows."""
 _RETRY_S = 0.01
 _LONGEST_RETRY_S = 0.032
 _CHECKPOINT_BYTES = 1 << 20
-_SIDE_FILES = ("-wal", "-shm", "-journal")
+SIDE_FILES = ("-wal", "-shm", "-journal")
 
 # Primary result codes, sqlite.org/rescode.html.
 _BUSY = (5, 6, 15)  # BUSY, LOCKED, PROTOCOL (a race for the wal-index that lasted)
@@ -76,6 +79,10 @@ def _code(error: BaseException) -> int | None:
 def uri(path: str, mode: str) -> str:
     """The SQLite URI of a file; `mode` is "rw", "ro" or "ro&immutable=1"."""
     return "file:" + path.replace("%", "%25").replace("?", "%3f").replace("#", "%23") + "?mode=" + mode
+
+
+class _MovedAside(Exception):
+    """Another process has moved the file aside."""
 
 
 class Database:
@@ -137,8 +144,15 @@ class Database:
             self._let_go()
 
     def _write(self, work: Callable[[sqlite3.Connection], T], deadline: float, hurry: Callable[[], bool]) -> T:
-        connection = self._connect(deadline, hurry)
-        return _immediate(connection, lambda: work(connection), deadline, hurry)
+        def work_here(connection: sqlite3.Connection) -> T:
+            if identity(self.path) != self._inode:
+                raise _MovedAside  # while its lock was waited for: what is written into it would not be found
+            return work(connection)
+
+        while True:
+            connection = self._connect(deadline, hurry)
+            with suppress(_MovedAside):
+                return _immediate(connection, partial(work_here, connection), deadline, hurry)
 
     def _checkpoint(self) -> None:
         """Bring the journal in and cut it, as far as that holds nobody up.
@@ -208,6 +222,9 @@ class Database:
         # Checkpoints are ours to time; a journal begun again is cut to what it holds, so that its size says when.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA journal_size_limit = 0")
+        connection.text_factory = LENIENT
+        if not self._disposable:  # what is deleted is overwritten, as some builds of SQLite do anyway
+            connection.execute("PRAGMA secure_delete = ON").fetchone()
         if self.version < len(self._steps):
             _immediate(connection, lambda: self._migrate(connection), deadline, hurry)
 
@@ -252,7 +269,7 @@ class Database:
             if found is None or identity(self.path) != found:
                 return
             aside = free_name(f"{self.path}.corrupt-{int(time())}")
-            for suffix in (*_SIDE_FILES, ""):  # the file itself last: whoever opens it meanwhile still finds it damaged
+            for suffix in (*SIDE_FILES, ""):  # the file itself last: whoever opens it meanwhile still finds it damaged
                 if os.path.lexists(self.path + suffix):
                     os.rename(self.path + suffix, aside + suffix)
         self.notes.append(f"{self.path} was damaged: it is kept as {aside}, and a new one was begun")

@@ -10,10 +10,12 @@ import os
 import sqlite3
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from time import time
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import LedgerUnusable, UsageError
-from llmctl.store.db import uri
+from llmctl.store.db import LENIENT, uri
+from llmctl.store.expiry import INTERRUPTED_S, OVER_AT
 from llmctl.store.files import create_private, size
 from llmctl.store.schema import ATTEMPTS, CALLS, columns_of, has_search
 
@@ -26,6 +28,11 @@ _CHUNK = 500
 _UNSPACED = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"), ("\u2e80", "\U0010ffff"))
 
 
+STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused", "interrupted")
+"""What calls are chosen by: those of the column, but that `started` ones which never ended are apart."""
+_MANY = 20_000
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which calls: from `since` to before `until` (Unix seconds); the model as typed or as served; with all tags."""
@@ -36,23 +43,41 @@ class Filter:
     state: str | None = None
     tags: tuple[tuple[str, str], ...] = ()
 
-    def sql(self) -> tuple[str, list[Any]]:
-        """The condition on `calls`, and what fills its marks."""
+    def sql(self, connection: sqlite3.Connection, now: float) -> tuple[str, list[Any]]:
+        """The condition on `calls` of this file, and what fills its marks."""
+        there = columns_of(connection, "calls")
+        over = OVER_AT if "deadline_at" in there else f"started_at + {INTERRUPTED_S}"
+        unended = "calls.state = 'started'" + (" AND calls.rolled = 0" if "rolled" in there else "")  # by a small index
+        running = {"started": f"{unended} AND {over} >= ?", "interrupted": f"{unended} AND {over} < ?"}
         parts: list[str] = []
         values: list[Any] = []
         for condition, value in (
             ("calls.started_at >= ?", self.since),
             ("calls.started_at < ?", self.until),
             ("? IN (calls.model, calls.served_by)", self.model),
-            ("calls.state = ?", self.state),
+            (running.get(self.state or "", "calls.state = ?"), now if self.state in running else self.state),
         ):
             if value is not None:
                 parts.append(condition)
                 values.append(value)
         for pair in self.tags:
-            parts.append("calls.id IN (SELECT call_id FROM tags WHERE key = ? AND value = ?)")
+            parts.append(_tagged(connection, pair))
             values.extend(pair)
         return " AND ".join(parts) or "1", values
+
+
+def _tagged(connection: sqlite3.Connection, pair: tuple[str, str]) -> str:
+    """The condition for a tag: by its calls where they are few, else by a look at each call."""
+    if _few(connection, "SELECT call_id FROM tags WHERE key = ? AND value = ?", *pair):
+        return "calls.id IN (SELECT call_id FROM tags WHERE key = ? AND value = ?)"
+    return "EXISTS (SELECT 1 FROM tags WHERE call_id = calls.id AND key = ? AND value = ?)"
+
+
+def _few(connection: sqlite3.Connection, query: str, *values: str) -> bool:
+    """Whether a query has so few rows that all of them are soon found, and put in order."""
+    counted = connection.execute(f"SELECT count(*) FROM ({query} LIMIT ?)", (*values, _MANY))  # noqa: S608
+    found: int = counted.fetchone()[0]
+    return found < _MANY
 
 
 EVERYTHING = Filter()
@@ -61,24 +86,24 @@ EVERYTHING = Filter()
 class History:
     """The readers of one ledger file."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Touches nothing."""
+    def __init__(self, path: Path | str, now: float | None = None) -> None:
+        """Touches nothing. `now` (the system's clock by default) decides which calls were interrupted."""
         self.path = os.fspath(path)
+        self.now = time() if now is None else now
 
     def list_calls(self, limit: int = 20, where: Filter = EVERYTHING) -> list[dict[str, Any]]:
         """The newest calls first, each with its `tags` and `attempts`; `limit` 0 is all of them."""
-        with self._open() as connection:
+        with self.open() as connection:
             if connection is None:
                 return []
-            condition, values = where.sql()
-            return _calls(connection, condition, values, limit)
+            return _calls(connection, *where.sql(connection, self.now), limit, self.now)
 
     def show(self, reference: str) -> dict[str, Any]:
         """One call with the `prompt` and `answer` that were kept: by id, by a prefix of one, or `last`."""
-        with self._open() as connection:
+        with self.open() as connection:
             if connection is None:
                 raise UsageError("the ledger has no calls yet", hint='`llmctl ask "..."` makes one')
-            call = _one(connection, reference)
+            call = _one(connection, reference, self.now)
             prompt, answer = _texts(connection, call["id"])
             kept = {"prompt": prompt, "answer": answer}
             return call | {key: text for key, text in kept.items() if text is not None}
@@ -91,15 +116,30 @@ class History:
         text = text.replace("\x00", " ").strip()
         if not text:
             raise UsageError("nothing to search for", hint="say a word of the prompt or the answer")
-        with self._open() as connection:
+        with self.open() as connection:
             if connection is None or not columns_of(connection, "content"):
                 return []
             found, marks = _matching(connection, text)
-            condition, values = where.sql()
-            calls = _calls(connection, f"calls.id IN ({found}) AND {condition}", [*marks, *values], limit)
+            condition, values = where.sql(connection, self.now)
+            condition = f"{found} AND {condition}"
+            calls = _calls(connection, condition, [*marks, *values], limit, self.now)
             for call in calls:
                 call["prompt"], call["answer"] = _texts(connection, call["id"])
             return calls
+
+    def stream(self, where: Filter = EVERYTHING, *, content: bool = False) -> Iterator[dict[str, Any]]:
+        """The calls of `list_calls`, all of them, read a few at a time; with `content`, the texts that were kept."""
+        with self.open() as connection:
+            if connection is None:
+                return
+            condition, values = where.sql(connection, self.now)
+            after = ""
+            bound: list[Any] = []
+            while calls := _calls(connection, condition + after, [*values, *bound], _CHUNK, self.now):
+                for call in calls:
+                    kept = zip(("prompt", "answer"), _texts(connection, call["id"]) if content else (), strict=False)
+                    yield call | {key: text for key, text in kept if text is not None}
+                after, bound = " AND (started_at, id) < (?, ?)", [calls[-1]["started_at"], calls[-1]["id"]]
 
     def backup(self, target: Path | str, *, force: bool = False) -> int:
         """The bytes of a whole copy of the ledger, made at `target` (0600) at once or not at all.
@@ -107,15 +147,15 @@ class History:
         Writers are not held up. Raises UsageError for a target that is there already, unless `force`.
         """
         goal = os.fspath(target)
-        _check_target(goal, self.path, force=force)
-        with self._open() as connection:
+        check_target(goal, self.path, force=force)
+        with self.open() as connection:
             if connection is None:
                 raise LedgerUnusable(f"there is no ledger at {self.path}", hint='`llmctl ask "..."` begins one')
             temporary = f"{goal}.{os.urandom(4).hex()}.tmp"
             try:
                 os.close(create_private(temporary))
                 _copy(connection, temporary)
-                _publish(temporary, goal, force=force)
+                publish(temporary, goal, force=force)
             except (OSError, sqlite3.Error) as error:
                 raise LedgerUnusable(f"cannot write {goal}: {error}", hint="choose another place") from error
             finally:
@@ -124,7 +164,7 @@ class History:
         return size(goal)
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection | None]:
+    def open(self) -> Iterator[sqlite3.Connection | None]:
         """A read-only connection, None when there is no ledger (or one that has no table yet)."""
         if not os.path.exists(self.path):
             yield None
@@ -133,7 +173,7 @@ class History:
             with closing(open_to_read(self.path)) as connection:
                 yield connection if columns_of(connection, "calls") else None
         except sqlite3.Error as error:
-            hint = "`llmctl ledger check` says more; the next call moves a damaged ledger aside and begins a new one"
+            hint = "`llmctl ledger check` says more, and with --repair it brings back every readable row"
             raise LedgerUnusable(f"cannot read the ledger {self.path}: {error}", hint=hint) from error
 
 
@@ -147,20 +187,28 @@ def open_to_read(path: str) -> sqlite3.Connection:
         if not isinstance(error, sqlite3.OperationalError) or size(path + "-wal"):
             raise
         connection = sqlite3.connect(uri(path, "ro&immutable=1"), uri=True, isolation_level=None)
+    connection.text_factory = LENIENT
     return connection
 
 
-def _calls(connection: sqlite3.Connection, condition: str, values: Sequence[Any], limit: int) -> list[dict[str, Any]]:
+def _calls(
+    connection: sqlite3.Connection, condition: str, values: Sequence[Any], limit: int, now: float
+) -> list[dict[str, Any]]:
     there = columns_of(connection, "calls")
     names = [name if name in there else f"NULL AS {name}" for name in CALLS]
     query = f"SELECT {', '.join(names)} FROM calls WHERE {condition} ORDER BY started_at DESC, id DESC LIMIT ?"  # noqa: S608
     rows = connection.execute(query, [*values, limit or -1]).fetchall()
-    calls = [dict(zip(CALLS, row, strict=True)) | {"tags": {}, "attempts": []} for row in rows]
+    calls = [_call(dict(zip(CALLS, row, strict=True)), now) for row in rows]
     by_id = {call["id"]: call for call in calls}
     for start in range(0, len(calls), _CHUNK):
         ids = [call["id"] for call in calls[start : start + _CHUNK]]
         _add_details(connection, ids, by_id)
     return calls
+
+
+def _call(row: dict[str, Any], now: float) -> dict[str, Any]:
+    ends = row["started_at"] + INTERRUPTED_S if row["deadline_at"] is None else row["deadline_at"]
+    return row | {"interrupted": row["state"] == "started" and ends < now, "tags": {}, "attempts": []}
 
 
 def _add_details(connection: sqlite3.Connection, ids: Sequence[str], calls: Mapping[str, dict[str, Any]]) -> None:
@@ -175,15 +223,15 @@ def _add_details(connection: sqlite3.Connection, ids: Sequence[str], calls: Mapp
         calls[call_id]["tags"][key] = value
 
 
-def _one(connection: sqlite3.Connection, reference: str) -> dict[str, Any]:
+def _one(connection: sqlite3.Connection, reference: str, now: float) -> dict[str, Any]:
     if reference == "last":
-        found = _calls(connection, "1", [], 1)
+        found = _calls(connection, "1", [], 1, now)
     else:
-        found = _calls(connection, "id = ?", [reference], 1)
+        found = _calls(connection, "id = ?", [reference], 1, now)
         prefix = reference.upper()
         if not found and prefix:
             # A range, so that no character of the reference is a pattern; "~" sorts after every character of an id.
-            found = _calls(connection, "id >= ? AND id < ?", [prefix, prefix + "~"], 3)
+            found = _calls(connection, "id >= ? AND id < ?", [prefix, prefix + "~"], 3, now)
     if not found:
         raise UsageError(f"no call {reference!r} in the ledger", hint="`llmctl ledger list` shows their ids")
     if len(found) > 1:
@@ -200,26 +248,34 @@ def _texts(connection: sqlite3.Connection, call_id: str) -> tuple[str | None, st
     return found or (None, None)
 
 
-def _matching(connection: sqlite3.Connection, text: str) -> tuple[str, list[str]]:
-    """The query for the ids of calls whose texts match, and what fills its marks."""
+def _matching(connection: sqlite3.Connection, text: str) -> tuple[str, list[Any]]:
+    """The condition for calls whose texts match, and what fills its marks."""
     pattern = "%" + text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-    scan = "SELECT call_id FROM content WHERE (prompt LIKE ? ESCAPE '\\' OR answer LIKE ? ESCAPE '\\')"
+    scan = "(prompt LIKE ? ESCAPE '\\' OR answer LIKE ? ESCAPE '\\')"
     words = [word for word in text.split() if any(char.isalnum() for char in word)]
     unspaced = any(low <= char <= high for char in text for low, high in _UNSPACED)
     if not words or unspaced or not has_search(connection):
-        return scan, [pattern, pattern]
+        return f"calls.id IN (SELECT call_id FROM content WHERE {scan})", [pattern, pattern]  # noqa: S608
     phrases = " ".join('"' + word.replace('"', '""') + '"*' for word in words)
-    indexed = "SELECT call_id FROM content WHERE id IN (SELECT rowid FROM search WHERE search MATCH ?)"
-    return f"{indexed} UNION {scan} AND indexed = 0", [phrases, pattern, pattern]
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("CREATE TEMP TABLE hits (id INTEGER PRIMARY KEY)")
+    connection.execute("INSERT INTO hits SELECT rowid FROM search WHERE search MATCH ?", (phrases,))
+    unindexed = f"SELECT call_id FROM content WHERE indexed = 0 AND {scan}"  # noqa: S608
+    if _few(connection, "SELECT 1 FROM hits"):
+        indexed = "SELECT call_id FROM content WHERE id IN hits"
+        return f"calls.id IN ({indexed} UNION {unindexed})", [pattern, pattern]
+    indexed = "EXISTS (SELECT 1 FROM content WHERE call_id = calls.id AND id IN hits)"
+    return f"({indexed} OR calls.id IN ({unindexed}))", [pattern, pattern]
 
 
-def _check_target(goal: str, source: str, *, force: bool) -> None:
+def check_target(goal: str, source: str, *, force: bool) -> None:
+    """Raise UsageError where a copy of the ledger `source` cannot be made."""
     if os.path.isdir(goal) or not os.path.isdir(os.path.dirname(goal) or "."):
-        raise UsageError(f"cannot make a backup at {goal}", hint="name a file in a directory that exists")
+        raise UsageError(f"cannot make a file at {goal}", hint="name a file in a directory that exists")
     if not os.path.lexists(goal):
         return
     if os.path.exists(source) and os.path.exists(goal) and os.path.samefile(goal, source):
-        raise UsageError("a backup cannot replace the ledger itself", hint="name another file")
+        raise UsageError("a copy cannot replace the ledger itself", hint="name another file")
     if not force:
         raise UsageError(f"{goal} exists already", hint="--force replaces it")
 
@@ -230,7 +286,8 @@ def _copy(connection: sqlite3.Connection, path: str) -> None:
         connection.backup(copy, pages=-1)
 
 
-def _publish(temporary: str, goal: str, *, force: bool) -> None:
+def publish(temporary: str, goal: str, *, force: bool) -> None:
+    """Give a finished file its name. Raises FileExistsError for one that is taken, unless `force`."""
     if force:
         os.replace(temporary, goal)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from llmctl.store.ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from .conftest import Cli
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202etxt.exe"
 
@@ -174,8 +177,98 @@ def test_backup_copies_and_replaces_only_when_told(filled: Shell, tmp_path: Path
     assert filled.run("backup", str(copy), "--force").exit_code == 0
 
 
+def test_a_killed_call_is_shown_as_interrupted_and_a_running_one_as_started(shell: Shell) -> None:
+    ledger = SqliteLedger(shell.home / "ledger.db", shell.home / "spool")
+    for n, deadline in enumerate((9e9, 1.8e8, None), 1):
+        record = CallRecord(
+            id=ulid(1.7e8 + n, n), started_at=1.7e8 + n, command="ask", model=f"m{n}", deadline_at=deadline
+        )
+        ledger.begin_now(record, None)
+    ledger.close()
+    assert [line.split("\t")[2] for line in shell.run("list").stdout.splitlines()[1:]] == [
+        "interrupted", "interrupted", "started",
+    ]  # fmt: skip
+    assert [(row["model"], row["state"], row["interrupted"]) for row in shell.json("list")] == [
+        ("m3", "started", True), ("m2", "started", True), ("m1", "started", False),
+    ]  # fmt: skip
+    assert [row["model"] for row in shell.json("list", "--state", "interrupted")] == ["m3", "m2"]
+    assert [row["model"] for row in shell.json("list", "--state", "started")] == ["m1"]
+    assert shell.json("check")["orphans"] == 2
+    assert not any("rolled" in row for row in shell.json("list"))
+
+
+def test_export_guesses_the_format_by_the_name_and_prints_what_list_gives(filled: Shell, tmp_path: Path) -> None:
+    lines = filled.run("export", "--state", "failed").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == filled.json("list", "-n", "0", "--state", "failed")
+    assert filled.run("export", "--format", "csv").stdout.count("fast") == 15
+    for name, begins in (("a.jsonl", b'{"id"'), ("a.csv", b"id,"), ("a.DB", b"SQLite format 3"), ("a.out", b'{"id"')):
+        result = filled.run("export", str(tmp_path / name), "--since", "2020-01-01")
+        assert (result.exit_code, result.stdout, name in result.stderr) == (0, "", True)
+        written = (tmp_path / name).read_bytes()
+        assert (written.startswith(begins), b"question" in written) == (True, False)
+        assert filled.refused("export", str(tmp_path / name)).exit_code == 2
+    assert filled.run("export", str(tmp_path / "a.csv"), "--content", "--force").exit_code == 0
+    assert b"question 30" in (tmp_path / "a.csv").read_bytes()
+    assert filled.refused("export", "--format", "sqlite").exit_code == 2
+
+
+def test_prune_needs_a_yes_where_nobody_can_be_asked_and_says_what_it_did(shell: Shell) -> None:
+    ledger = SqliteLedger(shell.home / "ledger.db", shell.home / "spool")
+    for n in range(3):
+        record = CallRecord(id=ulid(1.7e9 + n, n), started_at=1.7e9 + n, command="ask", model="fast", state="ok")
+        ledger.begin_now(record, "what?")
+        ledger.complete_now(record, (), "this.")
+    ledger.close()
+    old = ("prune", "--older-than", "30d")
+    assert "--yes" in shell.refused(*old).hint
+    assert shell.refused("prune", "--older-than", "soon").exit_code == 2
+    assert shell.json(*old, "--dry-run") == {
+        "matched": 3, "deleted": 0, "bytes_freed": 0, "dry_run": True, "also_in": [],
+    }  # fmt: skip
+    assert shell.json(*old, "--texts", "--yes")["deleted"] == 3
+    assert "prompt" not in shell.json("show", "last")
+    done = shell.run(*old, "--yes")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "3 removed" in done.stderr
+    assert "cost report" in done.stderr
+    assert shell.json("list") == []
+    assert shell.json(*old) == {"matched": 0, "deleted": 0, "bytes_freed": 0, "dry_run": False, "also_in": []}
+
+
+@pytest.mark.parametrize(("said", "left"), [(b"y\n", 0), (b"\n", 2)])
+def test_prune_asks_on_a_terminal_and_takes_silence_for_a_no(cli: Cli, said: bytes, left: int) -> None:
+    ledger = SqliteLedger(cli.home / "ledger.db", cli.home / "spool")
+    for n in range(2):
+        ledger.begin_now(CallRecord(id=ulid(1.7e9, n), started_at=1.7e9, command="ask", model="fast"), "what?")
+    ledger.close()
+    primary, secondary = os.openpty()
+    os.write(primary, said)
+    with cli.start("ledger", "prune", "--older-than", "1d", stdin=secondary, stderr=secondary) as process:
+        code = process.wait(60)
+    drawn = os.read(primary, 65536)
+    os.close(primary)
+    os.close(secondary)
+    assert (code, b"Remove 2 calls older than 1d for ever? [y/N]" in drawn) == (0, True)
+    assert len(cli.calls()) == left
+
+
+def test_check_repairs_only_when_told(filled: Shell) -> None:
+    file = filled.home / "ledger.db"
+    data = bytearray(file.read_bytes())
+    data[:64] = b"rubbish!" * 8
+    file.write_bytes(data)
+    assert "--repair" in filled.run("check").exception.hint
+    assert file.read_bytes() == bytes(data)
+    report = filled.json("check", "--repair")
+    assert (report["ok"], report["repair"]["recovered"]["calls"], report["repair"]["lost"]["calls"]) == (True, 30, 0)
+    assert len(filled.json("list", "-n", "0")) == 30
+    again = filled.run("check", "--repair")
+    assert (again.exit_code, "nothing to repair" in again.stderr) == (0, True)
+    assert "salvaged" in again.stdout
+
+
 def test_every_help_is_a_sentence_and_examples(shell: Shell) -> None:
-    names = ("path", "list", "show", "search", "check", "backup")
+    names = ("path", "list", "show", "search", "export", "prune", "check", "backup")
     top = shell.run("--help").stdout
     assert [name for name in names if f"  {name} " not in top] == []
     for name in names:
