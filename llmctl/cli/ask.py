@@ -12,6 +12,7 @@ from llmctl.cli.context import of
 from llmctl.cli.options import (
     ByStrategy,
     Fallback,
+    MaxCost,
     MaxWait,
     Model,
     NoFallback,
@@ -85,6 +86,7 @@ def ask(
     ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Total time allowed: 30s, 5m.")] = None,
     max_wait: MaxWait = None,
+    max_cost: MaxCost = None,
     on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
     strict_params: Annotated[
         bool, typer.Option("--strict-params", help="Refuse what a target cannot take, instead of leaving it out.")
@@ -95,6 +97,9 @@ def ask(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say who was chosen, and why each other was not.")] = False,
+    trace: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write the timeline of the call as JSON, however it ends.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show route, tokens and cost estimate; send nothing.")
     ] = False,
@@ -128,6 +133,7 @@ def ask(
         "retries": retries,
         "timeout": seconds("--timeout", timeout),
         "max_wait": seconds("--max-wait", max_wait),
+        "max_cost": max_cost,
         "on_break": on_break.value,
         "strict_params": strict_params,
         "tags": dict(tags_of(tag or [])),
@@ -136,6 +142,10 @@ def ask(
         **request,
     }
     if dry_run:
+        if trace is not None:
+            raise UsageError(
+                "--dry-run and --trace exclude each other", hint="with --dry-run there is no call to trace"
+            )
         from llmctl.cli.dry_run import show_plan
 
         show_plan(context, message, options, as_json=as_json, quiet=quiet)
@@ -149,6 +159,7 @@ def ask(
         quiet=quiet or as_json,
         verbose=verbose,
         explain=explain,
+        trace=trace,
     )
     raise typer.Exit(answer(context, message, options, show))
 

@@ -91,7 +91,7 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
     from llmctl.config.files import sources
     from llmctl.config.load import assembled, fresh
-    from llmctl.config.pending import pending, refuses
+    from llmctl.config.pending import pending
 
     context = of(ctx, json=json)
     found = sources(context.places)
@@ -100,19 +100,21 @@ def check(ctx: typer.Context, json: Json = False) -> None:
     files = [str(each.path) for each in found]
     groups = [_group(each) for each in catalog.groups.values()]
     providers = _used(catalog, plain["config"].get("providers", {}))
-    waiting = pending(plain["config"])
+    waiting, warnings = pending(plain["config"]), []
+    if catalog.settings.observers.anyone:
+        from llmctl.run.telling import troubles
+
+        warnings = troubles(catalog.settings.observers, context.environ)
     if json:
         document = {"ok": True, "files": files, "default_model": catalog.default_model or None, "groups": groups}
-        without = {"without_effect": waiting, "refuses_all": refuses(plain["config"])}
-        print_json({**document, "providers": providers, **without})
+        print_json({**document, "providers": providers, "without_effect": waiting, "warnings": warnings})
         return
     write(f"ok: {', '.join(files) or 'no configuration file, built-in settings'}\n")
     write(safe("".join(f"{_line(row)}\n" for row in groups)))
     write(f"providers: {', '.join(providers)}\n")
-    if refuses(plain["config"]):
-        write("nothing is asked in this version: it cannot keep the [budget], which must refuse\n")
     if waiting:
         write(safe(f"without effect in this version: {', '.join(waiting)}\n"))
+    write(safe("".join(f"warning: [observe] {each}\n" for each in warnings)))
 
 
 @app.command(epilog=examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))

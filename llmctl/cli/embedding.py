@@ -34,6 +34,8 @@ def write_vectors(
         raise UsageError("a NumPy file is nothing for a terminal", hint="name a file with -o, or redirect stdout")
     notes = Notes(out, quiet=quiet, verbose=False)
     client = Client(context.config_flags or None, environ=context.environ, hooks=[notes])
+    if client.teller is not None:
+        client.teller.complain = notes.complain
     ids: Ids = deque()
     try:
         run = client.embedding(_noted(items, ids), **options)

@@ -67,8 +67,8 @@ def look(client: Client, message: str | None, options: dict[str, Any], repeat: i
 
 
 def warn(client: Client) -> None:
-    """Say what trouble there was with the shared state."""
-    for part in (client.state, client.shared):
+    """Say what trouble there was with the shared state and the prices."""
+    for part in (client.state, client.shared, client.catalog.quote):
         for warning in getattr(part, "warnings", ()):
             say(f"warning: {warning}")
 

@@ -26,6 +26,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:], os.environ)
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    _let_tell(code)
     os._exit(code)
 
 
@@ -51,6 +52,18 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
             traceback.print_exc()
         return _failed(error, as_json=_wants_json(argv, context))
+
+
+def _let_tell(code: int) -> None:
+    """Give those who are told of calls a moment: all that was asked for has been written. A signal cuts it short."""
+    telling = sys.modules.get("llmctl.run.telling")
+    if telling is not None:
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: os._exit(code))
+        telling.finish_all()
 
 
 def _dispatch(argv: list[str], context: Context) -> int:

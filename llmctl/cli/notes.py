@@ -49,6 +49,7 @@ class Notes:
         self._since = time.monotonic()
         self._drawn = ""
         self._ticking: asyncio.Task[None] | None = None
+        self._complaints: list[str] | None = []
 
     def __call__(self, notice: Notice) -> None:
         """Take one notice of the engine."""
@@ -59,7 +60,7 @@ class Notes:
                 self._passed_over = _why_not_the_first(self._plan, snapshot, now)
             case CallStarted(plan=plan):
                 self._plan = plan
-                for left_out in plan.left_out if self._verbose else ():
+                for left_out in plan.left_out if self._verbose and plan else ():
                     self._say(f"left out {left_out.deployment.served_by}: {left_out.reason.message}")
             case AttemptStarted(n, role, served_by, dropped):
                 self._started(n, role, served_by, dropped)
@@ -98,9 +99,23 @@ class Notes:
         warnings = [list(getattr(part, "warnings", ())) for part in (client.ledger, client.state, client.shared)]
         for warning in next(filter(None, warnings), ()):  # what ails one of them ails the others: once is enough
             self._say(f"warning: {warning}")
+        for warning in getattr(client.catalog.quote, "warnings", ()):
+            self._say(f"warning: {warning}")
+        complaints, self._complaints = self._complaints, None
+        for complaint in complaints or ():
+            self._say(complaint)
         if self._terminal and client.catalog.settings.log_content == "full" and _first_use(client):
             self._say(f"calls and their text are kept in {client.places.ledger} (see `llmctl ledger --help`)")
             self._say('to keep no text: --no-log, or content = "none" under [log] in the configuration')
+
+    def complain(self, complaint: str, broken: bool) -> None:
+        """Say what ails those who are told of calls, after the answer; what may pass only to whoever asks for more."""
+        if not broken and not self._verbose:
+            return
+        if self._complaints is None:
+            self._say(f"warning: [observe] {complaint}")
+        else:
+            self._complaints.append(f"warning: [observe] {complaint}")
 
     def whole(self, answer: Answer) -> None:
         """Say so when a whole answer was cut by the caller's own limit, or asks for more than stdout shows."""

@@ -38,6 +38,10 @@ Fallback = Annotated[
 ]
 NoFallback = Annotated[bool, typer.Option("--no-fallback", help="Ask the first target only.")]
 MaxWait = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1e9, metavar="USD", help="Send nothing where the answer may cost more than that."),
+]
 
 
 def fallbacks_of(named: list[str] | None, *, none: bool) -> list[str] | None:

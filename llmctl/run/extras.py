@@ -6,7 +6,13 @@ from importlib.util import find_spec
 
 from llmctl.core.errors import ConfigInvalid
 
-EXTRAS: dict[str, str] = {"local": "xllamacpp", "bedrock": "botocore"}
+EXTRAS: dict[str, str] = {
+    "local": "xllamacpp",
+    "bedrock": "botocore",
+    "prices": "genai_prices",
+    "otel": "opentelemetry.exporter.otlp.proto.http",
+    "sentry": "sentry_sdk",
+}
 """The name of an extra -> the module whose presence shows that it is installed."""
 
 _SOURCE_TREE = "llmctl-cli"
@@ -14,7 +20,10 @@ _SOURCE_TREE = "llmctl-cli"
 
 def installed(extra: str) -> bool:
     """Whether the extra's module is there, without importing it."""
-    return find_spec(EXTRAS[extra]) is not None
+    try:
+        return find_spec(EXTRAS[extra]) is not None
+    except ModuleNotFoundError:  # a package around it is missing
+        return False
 
 
 def missing(extra: str, what: str) -> ConfigInvalid:

@@ -291,7 +291,7 @@ def test_help_has_one_sentence_and_examples(shell: Shell, command: str):
 def test_check_names_what_is_set_without_effect(shell: Shell):
     budget, log = '[budget]\ndaily = 5.0\non_exceed = "warn"\n', '[log]\nretain = "9d"\n'
     shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n{budget}{log}')
-    waiting = ["budget", "log.retain", "models.m.cache"]
+    waiting = ["models.m.cache"]
     assert shell.out("check").splitlines()[-1] == f"without effect in this version: {', '.join(waiting)}"
     assert shell.json("check")["without_effect"] == waiting
 
@@ -303,10 +303,3 @@ def test_show_origin_masks_what_may_hold_a_secret(shell: Shell):
     assert "canary" not in shown
     assert "cmd:***" in shown
     assert "https://proxy.example/v1?***" in shown
-
-
-def test_check_says_that_a_budget_which_must_refuse_refuses_everything_yet(shell: Shell):
-    shell.write("[budget]\ndaily = 5.0\n")
-    assert shell.out("check").splitlines()[-1].startswith("nothing is asked in this version")
-    document = shell.json("check")
-    assert (document["refuses_all"], document["without_effect"]) == (True, [])

@@ -83,6 +83,7 @@ def test_a_call_over_http_loads_no_heavy_library(cli, loaded):
     assert not modules & {"llmctl.run.local", "llmctl.config.schema", "llmctl.config.source", "llmctl.cli.dry_run"}
     assert not modules & {"multiprocessing", "unittest", "llmctl.testing", "llmctl.cli.ledger"}
     assert not modules & {"llmctl.routing.explain", "llmctl.cli.explaining", "llmctl.lab", "llmctl.cli.route"}
+    assert not modules & {"llmctl.run.telling", "llmctl.cli.tracing", "opentelemetry", "sentry_sdk"}
 
 
 def test_a_call_of_the_embedded_model_loads_no_http(cli, loaded, weights_dir: Path):
