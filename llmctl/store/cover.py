@@ -59,6 +59,11 @@ def pieces(since: float, until: float, zone: str | None) -> list[Piece]:
     return [piece for piece in cover if piece.since < piece.until]  # type: ignore[operator]
 
 
+def total(expression: str) -> str:
+    """The SQL for the sum of `expression`: whole up to 2**53, and no error beyond it, as `sum` would raise."""
+    return f"CAST(total({expression}) AS INTEGER)"
+
+
 def machine_zone() -> str:
     """The IANA name of this computer's zone; "UTC" where it has none."""
     name = os.environ.get("TZ", "").removeprefix(":") or _clock()
@@ -102,22 +107,22 @@ def cost_between(
 
     `label` "session" or "tag:KEY" with its `value` are those with it, `model` those asked for under this name.
     """
-    total = 0
+    cost = 0
     for table, low, high in pieces(since, until, ledger_zone(connection)):
         if table == "calls":
-            total += _cost_of_calls(connection, "rolled = 1", low, high, label, value, model)
+            cost += _cost_of_calls(connection, "rolled = 1", low, high, label, value, model)
             continue
         when = PERIODS[table]
         sql = (
-            f"SELECT sum(cost_nanousd) FROM {table} "  # noqa: S608 - our own names
+            f"SELECT {total('cost_nanousd')} FROM {table} "  # noqa: S608 - our own names
             f"WHERE label = ? AND value = ? AND {when} >= ? AND {when} < ?"
         )
         values = [label, value, low, high]
         if model is not None:
             sql += " AND key IN (SELECT id FROM rollup_keys WHERE model = ?)"
             values.append(model)
-        total += connection.execute(sql, values).fetchone()[0] or 0
-    return total + _cost_of_calls(connection, "rolled = 0", since, until, label, value, model)
+        cost += connection.execute(sql, values).fetchone()[0]
+    return cost + _cost_of_calls(connection, "rolled = 0", since, until, label, value, model)
 
 
 def labelled(label: str) -> tuple[str, list[str]]:
@@ -144,12 +149,12 @@ def _cost_of_calls(
 ) -> int:
     condition, before = labelled(label)
     sql = (
-        "SELECT sum(cost_nanousd) FROM calls "  # noqa: S608 - our own words
+        f"SELECT {total('cost_nanousd')} FROM calls "  # noqa: S608 - our own words
         f"WHERE {rolled} AND started_at >= ? AND started_at < ? AND {condition}"
     )
     values = [since, until, *before, value]
     if model is not None:
         sql += " AND +model = ?"
         values.append(model)
-    cost: int = connection.execute(sql, values).fetchone()[0] or 0
+    cost: int = connection.execute(sql, values).fetchone()[0]
     return cost

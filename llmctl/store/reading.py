@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core import days
 from llmctl.core.sketch import dump, merge
-from llmctl.store.cover import PERIODS, Piece, known_zone, labelled, ledger_zone, machine_zone, pieces
+from llmctl.store.cover import PERIODS, Piece, known_zone, labelled, ledger_zone, machine_zone, pieces, total
 from llmctl.store.expiry import OVER_AT
-from llmctl.store.rollup import CLOCKS, QUARTER, teach, total
+from llmctl.store.rollup import CLOCKS, QUARTER, teach
 from llmctl.store.schema import QUARTER_S, SUMS, columns_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmctl.core import days
 from llmctl.core.sketch import both, bucket, dump, merge, single
-from llmctl.store.cover import PERIODS, ROLLED_FROM, ROLLED_UNTIL, known_zone, ledger_zone, machine_zone
+from llmctl.store.cover import PERIODS, ROLLED_FROM, ROLLED_UNTIL, known_zone, ledger_zone, machine_zone, total
 from llmctl.store.schema import QUARTER_S, ROLLUP_KEYS, SUMS
 
 if TYPE_CHECKING:
@@ -39,11 +39,6 @@ _AT_ONCE = 5_000
 _MANY = 100
 _FIRST_SUM = 4  # after label, value, period and key
 _FIRST_CLOCK = _FIRST_SUM + len(SUMS)
-
-
-def total(expression: str) -> str:
-    """The SQL for the sum of `expression`: whole up to 2**53, and no error beyond it, as `sum` would raise."""
-    return f"CAST(total({expression}) AS INTEGER)"
 
 
 class _Sketch:

@@ -19,7 +19,7 @@ from llmctl.core.errors import BudgetExceeded, LedgerUnusable
 from llmctl.core.money import NANO
 from llmctl.store.cover import cost_between
 from llmctl.store.db import uri
-from llmctl.store.schema import STEPS, columns_of
+from llmctl.store.schema import STEPS, columns_of, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,14 @@ def reserve(
     connection.execute(
         "INSERT OR REPLACE INTO reservations (call_id, started_at, expires_at, nanousd, model, tags) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        (record.id, record.started_at, expires, nanousd, record.model, json.dumps(dict(record.tags))),
+        (
+            record.id,
+            record.started_at,
+            expires,
+            stored("nanousd", nanousd),
+            stored("model", record.model),
+            json.dumps(dict(record.tags)),
+        ),
     )
     return warned
 

@@ -490,3 +490,28 @@ def test_tags_that_are_odd_are_told_apart(tmp_path: Path) -> None:
     assert money.ask(call(1, tags={"k": odd}), 10)
     assert not money.ask(call(2, tags={"k": odd}), 1)
     assert money.ask(call(3, tags={"k": json.dumps(odd)}), 1)
+
+
+MOST = 2**63 - 1
+
+
+@pytest.mark.parametrize("rolled", [True, False])
+def test_costs_that_add_up_to_more_than_a_number_of_sqlite_are_still_an_amount(tmp_path: Path, *, rolled: bool) -> None:
+    money = Money(tmp_path, Budgets((Allowance(daily=10, refuses=False),), "UTC"))
+    for n in range(3):
+        money.end(call(n), MOST)
+        if not rolled:
+            with closing(sqlite3.connect(tmp_path / "ledger.db")) as connection, connection:
+                connection.execute("DELETE FROM rollup_quarters")
+                connection.execute("DELETE FROM rollup_days")
+                connection.execute("UPDATE calls SET rolled = 0")
+    assert money.ask(call(9), 1)
+    assert money.ledger.trouble == ""
+    assert [line for line in money.ledger.warnings if "$9,223,372,036.854775807 are spent; this call" in line]
+
+
+@pytest.mark.parametrize(("amount", "model"), [(10 * MOST, "fast"), (1, "openai/gpt\udcff")])
+def test_what_sqlite_cannot_hold_is_reserved_as_the_ledger_keeps_it(tmp_path: Path, amount: int, model: str) -> None:
+    money = Money(tmp_path, Budgets((Allowance(daily=10, refuses=False),), "UTC"))
+    assert money.ask(call(1, model=model), amount)
+    assert money.reservations() == [(call(1).id, min(amount, MOST))]
