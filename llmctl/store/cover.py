@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core import days
 from llmctl.core.errors import UsageError
-from llmctl.store.schema import QUARTER_S
+from llmctl.store.schema import CHARGED, QUARTER_S
 
 if TYPE_CHECKING:
     import sqlite3
@@ -103,7 +103,7 @@ def cost_between(
     value: str = "",
     model: str | None = None,
 ) -> int:
-    """What the calls begun from `since` to before `until` cost, in nano-dollars: drills too, unknown prices as 0.
+    """What the calls begun from `since` to before `until` are charged, in nano-dollars (`CHARGED`): drills too.
 
     `label` "session" or "tag:KEY" with its `value` are those with it, `model` those asked for under this name.
     """
@@ -114,7 +114,7 @@ def cost_between(
             continue
         when = PERIODS[table]
         sql = (
-            f"SELECT {total('cost_nanousd')} FROM {table} "  # noqa: S608 - our own names
+            f"SELECT {total('charged_nanousd')} FROM {table} "  # noqa: S608 - our own names
             f"WHERE label = ? AND value = ? AND {when} >= ? AND {when} < ?"
         )
         values = [label, value, low, high]
@@ -149,7 +149,7 @@ def _cost_of_calls(
 ) -> int:
     condition, before = labelled(label)
     sql = (
-        f"SELECT {total('cost_nanousd')} FROM calls "  # noqa: S608 - our own words
+        f"SELECT {total(CHARGED)} FROM calls "  # noqa: S608 - our own words
         f"WHERE {rolled} AND started_at >= ? AND started_at < ? AND {condition}"
     )
     values = [since, until, *before, value]

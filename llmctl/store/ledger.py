@@ -212,7 +212,7 @@ class SqliteLedger:
         if not entry.final or not (known or columns_of(connection, "reservations")):
             self._rows[1].put(entry)
             return []
-        before = spend.booked(connection, entry.id) if entry.call.get("cost_nanousd") else 0
+        before = spend.booked(connection, entry.id)
         self._rows[1].put(entry)
         spend.settle(connection, entry.id)
         with suppress(UsageError):  # a zone that this machine does not know

@@ -124,10 +124,10 @@ def make_search(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE VIRTUAL TABLE search USING fts5(prompt, answer, content='content', content_rowid='id')")
 
 
-_WASTED = (
-    "(SELECT CAST(total(cost_nanousd) AS INTEGER) FROM attempts "
-    "WHERE call_id = calls.id AND (outcome <> 'ok' OR role = 'check'))"
-)
+_ATTEMPTED = "(SELECT CAST(total(cost_nanousd) AS INTEGER) FROM attempts WHERE call_id = calls.id{})"
+_WASTED = _ATTEMPTED.format(" AND (outcome <> 'ok' OR role = 'check')")
+CHARGED = f"coalesce(cost_nanousd, {_ATTEMPTED.format('')})"
+"""What a budget counts of a call: of one whose cost is unknown, what those of its attempts cost that have a price."""
 SUMS = {
     "calls": "1",
     **{state: f"state = '{state}'" for state in ("ok", "failed", "incomplete", "cancelled", "cached", "refused")},
@@ -145,6 +145,7 @@ SUMS = {
     "saved_by_cache_nanousd": "CASE WHEN state = 'cached' THEN saved_nanousd ELSE 0 END",
     "saved_by_routing_nanousd": "CASE WHEN state = 'cached' THEN 0 ELSE saved_nanousd END",
     "wasted_nanousd": _WASTED,
+    "charged_nanousd": CHARGED,
 }
 """What a rollup adds up, and what one row of `calls` adds to it: the one place that says it."""
 ROLLUP_KEYS = ("model", "served_by", "provider", "deployment", "drill")

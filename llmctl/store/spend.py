@@ -19,7 +19,7 @@ from llmctl.core.errors import BudgetExceeded, LedgerUnusable
 from llmctl.core.money import NANO
 from llmctl.store.cover import cost_between
 from llmctl.store.db import uri
-from llmctl.store.schema import STEPS, columns_of, stored
+from llmctl.store.schema import CHARGED, STEPS, columns_of, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,9 +141,9 @@ def anew(instant: float, zone: str) -> str:
 
 
 def booked(connection: sqlite3.Connection, call_id: str) -> int:
-    """What the row of a call says that it cost, before it is written (again)."""
-    row = connection.execute("SELECT cost_nanousd FROM calls WHERE id = ?", (call_id,)).fetchone()
-    return (row and row[0]) or 0
+    """What is charged for a call, as its rows stand."""
+    row = connection.execute(f"SELECT {CHARGED} FROM calls WHERE id = ?", (call_id,)).fetchone()  # noqa: S608 - ours
+    return row[0] if row else 0
 
 
 class Lookout:
@@ -162,7 +162,7 @@ class Lookout:
     def crossed(self, connection: sqlite3.Connection, entry: Entry, before: int) -> list[Warned]:
         """What has just been reached by a call whose row is now complete, and cost `before` until then."""
         call, budgets = entry.call, self._budgets
-        cost, at = int(call.get("cost_nanousd") or 0), float(call.get("started_at") or 0.0)
+        cost, at = booked(connection, entry.id), float(call.get("started_at") or 0.0)
         if call.get("drill"):
             return []
         if not budgets.allowances:
@@ -246,7 +246,7 @@ _OLDER = (
     "CREATE TEMP TABLE facts (name, value)",
     "CREATE TEMP TABLE reservations (call_id, started_at, expires_at, nanousd, model, tags)",
     "CREATE TEMP TABLE rollup_keys (id, model)",
-    "CREATE TEMP TABLE rollup_quarters (label, value, quarter, key, cost_nanousd)",
+    "CREATE TEMP TABLE rollup_quarters (label, value, quarter, key, charged_nanousd)",
     "CREATE TEMP VIEW calls AS SELECT *, 0 AS rolled FROM main.calls",
 )
 """What an older file lacks, for one look at it."""

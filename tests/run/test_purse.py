@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -315,3 +317,16 @@ def test_a_cancelled_call_gives_back_what_it_had_reserved(tmp_path: Path) -> Non
 
     asyncio.run(stopped())
     assert (world.held, world.rows()[0]["state"]) == (0, "cancelled")
+
+
+def test_what_a_call_spent_before_an_unpriced_target_answered_is_charged(tmp_path: Path) -> None:
+    cut = replace(used(74, 60), chunks=used(74, 60).chunks[1:2])  # it says what it used, and nothing else
+    budget = {"daily": dollars(HELD + 100_000), "allow_unpriced": ["second"]}
+    world = World(tmp_path, cut, used(7, 2), budget=budget)
+    assert world.ask("chain").cost_usd is None
+    assert [attempt["cost_nanousd"] for attempt in world.rows()[0]["attempts"]] == [674_000, None]
+    assert any(line.startswith("50% of") for line in world.warnings)
+    assert "$0.000674 are spent" in world.refused("chain").message
+    with closing(sqlite3.connect(world.file)) as connection, connection:
+        connection.executescript("DELETE FROM rollup_quarters; DELETE FROM rollup_days; UPDATE calls SET rolled = 0")
+    assert "$0.000674 are spent" in world.refused("chain").message

@@ -81,7 +81,7 @@ def test_what_was_spent_is_what_the_rows_say(tmp_path: Path, seed: int) -> None:
             )
             model = dice.choice((None, "fast", "nobody"))
             spent = sum(
-                call["cost_nanousd"] or 0
+                sum(cost or 0 for _, _, cost in call["attempts"]) if (paid := call["cost_nanousd"]) is None else paid
                 for call in calls
                 if since <= call["started_at"] < until
                 and model in (None, call["model"])
