@@ -153,7 +153,7 @@ class SqliteLedger:
     def _merge_all(self, deadline: float) -> None:
         """Bring in all that waits, so that what it cost is counted. Raises LedgerUnusable when it goes on waiting."""
         while waiting := self._spool.count()[0]:
-            if not self._spool.merge(self._put_late) and monotonic() >= deadline:
+            if not self._spool.merge(lambda entry: self._put_late(entry, deadline)) and monotonic() >= deadline:
                 raise LedgerUnusable(
                     f"a budget refuses, and {waiting} calls in {self._spool.directory} wait to be counted",
                     hint="`llmctl ledger check` says what is wrong",
@@ -194,12 +194,11 @@ class SqliteLedger:
     def _merge(self) -> None:
         """Bring in what waits in the spool, a bounded part at a time; what fails keeps waiting."""
         try:
-            self._spool.merge(self._put_late)
+            self._spool.merge(lambda entry: self._put_late(entry, monotonic() + _MERGE_S))
         except _TROUBLE as error:
             self._say("merge", f"rows in {self._spool.directory} still wait: {error}")
 
-    def _put_late(self, entry: Entry) -> None:
-        deadline = monotonic() + _MERGE_S
+    def _put_late(self, entry: Entry, deadline: float) -> None:
         self._tell(
             self._database.write(lambda connection: self._put(connection, entry), deadline=deadline, checkpoint=False)
         )

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
@@ -301,6 +302,16 @@ def test_while_something_goes_on_waiting_nothing_is_sent(tmp_path: Path) -> None
     spool.add(ended(call(1, state="ok", cost_nanousd=1), (), None))
     with directory_lock(spool.directory), pytest.raises(LedgerUnusable, match="wait to be counted"):
         Money(tmp_path, wait_s=0.01).reserve(call(2), 1)
+
+
+def test_a_lock_is_waited_for_as_long_where_something_waits_to_be_merged(money: Money) -> None:
+    money.end(call(1), 0)
+    Spool(str(money.path / "spool")).add(ended(call(2, state="ok", cost_nanousd=60), (), None))
+    holder = sqlite3.connect(money.path / "ledger.db", isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    threading.Timer(0.5, holder.close).start()
+    with pytest.raises(BudgetExceeded, match=r"\$0\.00000006 are spent"):
+        money.reserve(call(3), 41)
 
 
 @pytest.mark.parametrize("refuses", [True, False])
