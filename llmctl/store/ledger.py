@@ -168,7 +168,7 @@ class SqliteLedger:
             said = self._database.write(
                 lambda connection: self._put(connection, entry),
                 deadline=deadline,
-                hurry=lambda: self._worker.waiting,
+                hurry=lambda: self._worker.waiting and not self._budgets.refuses,  # else they could not be sent
                 checkpoint=entry.final,
             )
         except _TROUBLE as error:

@@ -314,6 +314,24 @@ def test_a_lock_is_waited_for_as_long_where_something_waits_to_be_merged(money: 
         money.reserve(call(3), 41)
 
 
+@pytest.mark.full
+def test_a_lock_is_waited_for_as_long_where_several_calls_wait(money: Money) -> None:
+    money.end(call(1), 0)
+    holder = sqlite3.connect(money.path / "ledger.db", isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    threading.Timer(1.5, holder.close).start()
+
+    async def ask(record: CallRecord) -> None:
+        await money.ledger.begin(record, None)
+        await money.ledger.reserve(record, money.budgets, 1)
+
+    async def both() -> None:
+        await asyncio.gather(ask(call(2)), ask(call(3)))
+
+    asyncio.run(both())
+    assert len(money.reservations()) == 2
+
+
 @pytest.mark.parametrize("refuses", [True, False])
 def test_where_the_ledger_cannot_be_written_a_budget_that_refuses_sends_nothing(
     tmp_path: Path, *, refuses: bool
