@@ -110,7 +110,7 @@ def most_output(request: Request, deployment: Deployment) -> int:
         most = deployment.max_output
     else:
         reasons = deployment.reasoning or params.reasoning_effort not in (None, "none") or params.reasoning_tokens
-        most = max(MOST_REASONED, params.reasoning_tokens or 0) if reasons else MOST_OUTPUT
+        most = max(MOST_REASONED, MOST_OUTPUT + (params.reasoning_tokens or 0)) if reasons else MOST_OUTPUT
     choices = extra.get("n")
     if deployment.context_window is not None:
         most = min(most, deployment.context_window)
