@@ -19,6 +19,7 @@ from llmctl.core.errors import BudgetExceeded, LedgerUnusable
 from llmctl.core.money import NANO
 from llmctl.store.cover import cost_between
 from llmctl.store.db import uri
+from llmctl.store.files import size
 from llmctl.store.schema import CHARGED, STEPS, columns_of, stored
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def read(path: str, budgets: Budgets, now: float) -> tuple[list[Standing], str]:
         everything = budgets._replace(allowances=(Allowance(daily=0, monthly=0),))
         found, aside = read(path, everything, now)
         return [each._replace(allowance=Allowance(), limit=None) for each in found], aside
-    exists = os.path.exists(path)
+    exists = size(path) > 0
     try:
         with closing(sqlite3.connect(uri(path, "ro") if exists else ":memory:", uri=exists)) as connection:
             if not exists:

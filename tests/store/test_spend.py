@@ -392,6 +392,12 @@ def test_a_newer_ledger_without_our_tables_is_written_and_never_spent_on(tmp_pat
     assert not (tmp_path / "spool").exists()
 
 
+def test_an_empty_file_is_a_ledger_of_which_nothing_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").touch()
+    ((standing,), _) = spend.read(str(tmp_path / "ledger.db"), DAY, NOON)
+    assert (standing.spent, standing.left) == (0, 100)
+
+
 def test_looking_at_what_is_left_makes_no_ledger_and_sees_what_is_reserved(money: Money) -> None:
     file = str(money.path / "ledger.db")
     ((fresh,), _) = spend.read(file, DAY, NOON)
