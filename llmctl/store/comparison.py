@@ -50,6 +50,7 @@ class Record:
     errors: dict[str, int] = field(default_factory=dict)
     input_tokens: int = 0
     output_tokens: int = 0
+    priced: int = 0
     unpriced: int = 0
     paid_nanousd: int = 0
     priced_ok: int = 0
@@ -70,6 +71,7 @@ class Record:
         self.input_tokens += read or 0
         self.output_tokens += spoken or 0
         if cost is not None:
+            self.priced += 1
             self.paid_nanousd += cost
             self.priced_output += spoken or 0
         elif read is not None:
@@ -112,7 +114,7 @@ class Record:
             "latency_p50_ms": percentile(self.latency_ms, 50),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
-            "cost_usd": usd(self.paid_nanousd),
+            "cost_usd": usd(self.paid_nanousd) if self.priced or not self.unpriced else None,
             "cost_per_call_usd": usd(round(self.paid_nanousd / self.priced_ok)) if self.priced_ok else None,
             "cost_per_million_output_usd": per_output,
             "unpriced_attempts": self.unpriced,

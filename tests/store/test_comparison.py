@@ -92,6 +92,7 @@ def test_an_attempt_of_unknown_price_is_counted_and_never_taken_for_free(seeded)
     assert row["cost_per_million_output_usd"] == pytest.approx(0.05)
     row = seeded((attempt(model="free", cost_nanousd=0),), (attempt(model="new", cost_nanousd=None),))
     assert (row["groq/free"]["cost_per_call_usd"], row["groq/new"]["cost_per_call_usd"]) == (0.0, None)
+    assert (row["groq/free"]["cost_usd"], row["groq/new"]["cost_usd"]) == (0.0, None)
 
 
 @pytest.mark.parametrize(
