@@ -19,6 +19,7 @@ from llmctl.core.money import ATTO, nano
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from llmctl.cli.context import Context
     from llmctl.core.catalog import Deployment
@@ -91,7 +92,7 @@ def compare(
     if as_json:
         print_json(rows)
     elif as_csv:
-        print_csv(keys, [{**row, "errors": _errors(row)} for row in rows])
+        print_csv(keys, map(_flat, rows))
     else:
         _show(rows, keys)
 
@@ -135,8 +136,11 @@ class _Facts:
         }
 
 
-def _errors(row: Mapping[str, Any]) -> str:
-    return ", ".join(f"{kind} {n}" for kind, n in row["errors"].items())
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as words of one line: an instant is ISO 8601, to the second."""
+    errors = ", ".join(f"{kind} {n}" for kind, n in row["errors"].items())
+    used = None if row["last_used"] is None else _moment(row["last_used"]).isoformat(timespec="seconds")
+    return {**row, "errors": errors, "last_used": used}
 
 
 def _share(rate: float | None) -> str:
@@ -148,9 +152,13 @@ def _dollars(dollars: float | None) -> str:
 
 
 def _day(instant: float | None) -> str:
+    return "-" if instant is None else f"{_moment(instant):%Y-%m-%d}"
+
+
+def _moment(instant: float) -> datetime:
     from datetime import datetime
 
-    return "-" if instant is None else datetime.fromtimestamp(instant).astimezone().strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(instant).astimezone()
 
 
 _MODEL = Column("model", lambda row: one_line(row["model"]), key=True)
@@ -178,7 +186,7 @@ def _show(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
     """A table on a terminal, two where it is narrow; elsewhere lines of values as they are in the document."""
     console = terminal()
     if console is None:
-        print_plain(keys, [{**row, "errors": _errors(row)} for row in rows])
+        print_plain(keys, map(_flat, rows))
     elif not rows:
         write("no model was asked in this range\n")
     elif console.width >= _ONE_TABLE:

@@ -13,7 +13,7 @@ from llmctl.cli.output import safe, table, write
 from llmctl.core.money import NANO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rich.console import Console
 
@@ -102,7 +102,7 @@ def sparkline(values: Sequence[int], width: int) -> str:
     return "".join(_HEIGHTS[0 if not value else 1 + value * 6 // top] for value in sums)
 
 
-def print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def print_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows as RFC 4180: a header, then a line each, nothing for what is not known; amounts in full, never as 3.4e-05.
 
     A text that a spreadsheet would run (OWASP, "CSV Injection", read 2026-11-20) gets an apostrophe before it.
@@ -117,7 +117,7 @@ def print_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None
     write(text.getvalue())
 
 
-def print_plain(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def print_plain(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Rows for a pipe: tab-separated, with a header; amounts in full."""
     table(columns, [{name: _number(row.get(name)) for name in columns} for row in rows])
 

@@ -147,6 +147,7 @@ def test_in_a_pipe_there_are_lines_with_tabs_and_values_in_full(used):
         "32000",
     )
     assert red[0] == "gone/\\x1b[31mred"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", cells["last_used"])
 
 
 def test_csv_says_the_same_and_excludes_json(used):
