@@ -17,6 +17,7 @@ from llmctl.cli.money_table import (
     Column,
     Fact,
     count,
+    decimals,
     draw,
     draw_facts,
     draw_line,
@@ -33,7 +34,7 @@ from llmctl.core.errors import UsageError
 from llmctl.core.money import nano, usd
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from llmctl.store.report import Question, Reports
 
@@ -184,17 +185,25 @@ def _text(value: Any) -> str:
     return "-" if value is None else one_line(str(value), 200)
 
 
-def _cost(row: Mapping[str, Any]) -> str:
-    """What it cost: at least so much where the cost of some calls is not known, "?" where that of all is not."""
-    cost = row["cost_nanousd"]
-    return "?" if cost is None else ("≥" if row["unpriced_calls"] else "") + money(cost)
+def _cost(rows: Iterable[Mapping[str, Any]]) -> Column:
+    """What each cost: at least so much where the cost of some calls is not known, "?" where that of all is not."""
+    places = decimals(row["cost_nanousd"] for row in rows)
+
+    def cell(row: Mapping[str, Any]) -> str:
+        told = money(row["cost_nanousd"], missing="?", decimals=places)
+        if told == "?" or not row["unpriced_calls"]:
+            return told
+        return "≥" + (money(0, decimals=places) if told.startswith("<") else told)
+
+    return Column("cost", cell)
 
 
-_NUMBERS = (
+_TOKENS = (
     Column("calls", lambda row: count(row["calls"])),
     Column("in", lambda row: short(row["input_tokens"])),
     Column("out", lambda row: short(row["output_tokens"])),
-    Column("cost", _cost),
+)
+_TIMES = (
     Column("p50", lambda row: seconds(row["p50_ms"])),
     Column("p95", lambda row: seconds(row["p95_ms"])),
     Column("first", lambda row: seconds(row["first_token_p50_ms"])),
@@ -258,7 +267,7 @@ def _show(past: _Past) -> None:
         most, best = max((cost, day) for day, cost in days)
         draw_line(console, [cost for _, cost in days], f"from {days[0][0]}; most on {best}: {money(most)}")
         write("\n")
-        columns = (*map(_key, past.question.by), *_NUMBERS)
+        columns = (*map(_key, past.question.by), *_TOKENS, _cost([*past.rows, past.total]), *_TIMES)
         shares = [row["cost_nanousd"] or 0 for row in past.rows]
         draw(console, columns, past.rows, spare=_SPARE, total=past.total, shares=shares)
         if facts:

@@ -48,20 +48,44 @@ class Column(NamedTuple):
 # ---------------------------------------------------------------- words
 
 
-def money(nanousd: int | None, *, missing: str = "-") -> str:
+def money(nanousd: int | None, *, missing: str = "-", decimals: int = 0) -> str:
     """An amount to be read: cents from a dollar on, else three digits that say something, and never less than cents.
 
-    >>> money(34_100), money(12_340_000_000), money(100_000_000)
-    ('$0.0000341', '$12.34', '$0.10')
+    With `decimals` just so many, whatever the amount; what is less than that can show is so told.
+
+    >>> money(34_100), money(12_340_000_000), money(100_000_000), money(34_100, decimals=3)
+    ('$0.0000341', '$12.34', '$0.10', '<$0.001')
     """
     if nanousd is None:
         return missing
+    if decimals:
+        rounded = round(nanousd, decimals - 9)
+        least = "<" if nanousd and not rounded else ""
+        return f"{least}${(rounded or 10 ** (9 - decimals) * bool(least)) / NANO:,.{decimals}f}"
     if nanousd >= NANO - NANO // 2000:
         return f"${nanousd / NANO:,.2f}"
     digits = f"{nanousd:09d}"
     first = len(digits) - len(digits.lstrip("0"))
     rounded = round(nanousd, -max(0, 6 - first))
     return "$0." + f"{rounded:09d}".rstrip("0").ljust(2, "0")
+
+
+def decimals(amounts: Iterable[int | None]) -> int:
+    """How many decimals the amounts of one column have, so that their digits can be compared at a glance.
+
+    Two digits of the least and three of the greatest are seen, of this at most seven; none more than they need.
+
+    >>> decimals([1_334_000, 1_220_400_000]), decimals([12_340_000_000, 500_000_000]), decimals([1, 10**12])
+    (4, 2, 3)
+    """
+    known = [amount for amount in amounts if amount]
+    if not known:
+        return 2
+    least, greatest = len(str(min(known))), len(str(max(known)))
+    places = max(2, min(9, 16 - greatest, max(11 - least, 12 - greatest)))
+    while places > 2 and not any(amount % 10 ** (10 - places) for amount in known):
+        places -= 1
+    return places
 
 
 def count(number: int) -> str:
@@ -283,9 +307,10 @@ def draw_facts(console: Console, facts: Sequence[Fact]) -> None:
     drawn.add_column(justify="right", no_wrap=True)
     drawn.add_column(justify="right", no_wrap=True)
     drawn.add_column(style="dim")
+    places = decimals(each.nanousd for each in facts)
     for each in facts:
         calls = "" if each.calls is None else count(each.calls)
-        drawn.add_row(each.what, calls, money(each.nanousd, missing=""), Text(each.note))
+        drawn.add_row(each.what, calls, money(each.nanousd, missing="", decimals=places), Text(each.note))
     paint(console, drawn)
 
 

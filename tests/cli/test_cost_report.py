@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from llmctl.cli.cost import app
-from llmctl.cli.money_table import bar, count, fold, money, seconds, short, sparkline
+from llmctl.cli.money_table import bar, count, decimals, fold, money, seconds, short, sparkline
 from llmctl.core.record import Attempt, CallRecord, ulid
 from llmctl.store.ledger import SqliteLedger
 
@@ -207,25 +207,25 @@ AT_80 = """\
 
 model                    calls    in   out      cost           p50    p95  first
 ────────────────────────────────────────────────────────────────────────────────
-anthropic/claude-3-5-       28  2.8k   560     $1.22  ━━━━━  2.52s  2.52s  0.19s
+anthropic/claude-3-5-       28  2.8k   560   $1.2180  ━━━━━  2.52s  2.52s  0.19s
 sonnet-20241022
-groq/llama-3.3-70b-         23  2.3k   460  $0.00133  ╸      0.97s  0.97s  0.19s
+groq/llama-3.3-70b-         23  2.3k   460   $0.0013  ╸      0.97s  0.97s  0.19s
 versatile
 corp/big                     1   100  1.2M         ?          104s   104s  0.19s
--                            2     0    40     $0.00             -      -      -
+-                            2     0    40   $0.0000             -      -      -
 ────────────────────────────────────────────────────────────────────────────────
-total                       54  5.2k  1.2M    ≥$1.22         2.52s  2.52s  0.19s
+total                       54  5.2k  1.2M  ≥$1.2193         2.52s  2.52s  0.19s
 
-failed          1              without an answer; their cost is in the total
-incomplete      1              broke off; what came was paid
-cancelled       1              what came until then was paid
-refused         1              nothing was sent
-fallback        2   $0.000134  against $1.22 of the other 52
-saved by cache  1     $0.0123  nobody was asked
-wasted             $0.0000319  by attempts that failed or were cancelled
-estimated       1              their tokens, since the provider told none
-interrupted     1              killed: what they cost is not known
-unpriced        1              corp/big: set `price`, or `cost prices update`"""
+failed          1             without an answer; their cost is in the total
+incomplete      1             broke off; what came was paid
+cancelled       1             what came until then was paid
+refused         1             nothing was sent
+fallback        2  $0.000134  against $1.22 of the other 52
+saved by cache  1  $0.012340  nobody was asked
+wasted             $0.000032  by attempts that failed or were cancelled
+estimated       1             their tokens, since the provider told none
+interrupted     1             killed: what they cost is not known
+unpriced        1             corp/big: set `price`, or `cost prices update`"""
 
 
 def test_the_report_on_a_terminal_of_80_columns_to_the_cell(desk):
@@ -374,6 +374,36 @@ def test_what_means_nothing_is_refused_with_a_way_out(desk, words, hint):
 )  # fmt: skip
 def test_money_is_told_in_as_many_digits_as_it_needs(nanousd, words):
     assert money(nanousd) == words
+
+
+@given(st.lists(st.none() | st.integers(0, 10**15), max_size=9))
+def test_amounts_of_one_column_have_their_digits_below_each_other_and_none_vanishes(amounts):
+    places = decimals(amounts)
+    for amount in amounts:
+        words = money(amount, decimals=places)
+        if amount is None:
+            continue
+        assert len(words.partition(".")[2]) == places
+        shown = round(float(words.lstrip("<$").replace(",", "")) * 1e9)
+        assert bool(shown) == bool(amount)
+        assert 0 < amount < shown if words[0] == "<" else abs(shown - amount) * 2 <= 10 ** (9 - places)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "places"),
+    [([], 2), ([None, 0], 2), ([10**7], 2), ([1_334_000, 1_220_400_000], 4), ([6_500_000], 4), ([1], 9),
+     ([34_100, 99_999], 7), ([1, 10**12], 3), ([5_000_000, 10**12], 3)],
+)  # fmt: skip
+def test_a_column_has_no_more_decimals_than_it_needs(amounts, places):
+    assert decimals(amounts) == places
+
+
+def test_a_known_part_too_small_to_be_seen_is_at_least_nothing(desk):
+    least = [call(2, NOW, "a/b", cost_nanousd=1), call(3, NOW, "a/b", cost_nanousd=None)]
+    write(desk, call(1, NOW, cost_nanousd=4 * 10**9), *least)
+    shown = desk.run("report", columns=80).screen
+    assert " $4.000000 " in shown
+    assert " ≥$0.000000 " in shown
 
 
 @given(st.integers(0, 10**15))
