@@ -151,11 +151,11 @@ class _Past:
         return [(date.fromordinal(day), costs.get(day, 0)) for day in span]
 
     def unpriced(self) -> list[str]:
-        """The models that answered calls of unknown cost."""
+        """The models that answered calls of unknown cost, fit to be shown."""
         if not self.total["unpriced_calls"]:
             return []
         rows = self._rows_by("model")
-        return list(dict.fromkeys(str(row["key"]["model"]) for row in rows if row["unpriced_calls"]))
+        return list(dict.fromkeys(_text(row["key"]["model"]) for row in rows if row["unpriced_calls"]))
 
 
 def _judge(past: _Past, limit: float | None) -> None:
@@ -246,7 +246,7 @@ def _note(what: str, past: _Past) -> str:
     if what == "fallback":
         rest = (total["cost_nanousd"] or 0) - nano(total["fallback_cost_usd"])
         return f"against {money(rest)} of the other {count(total['calls'] - total['fallbacks'])}"
-    return f"{', '.join(map(_text, past.unpriced()))}: set `price`, or `cost prices update`"
+    return f"{', '.join(past.unpriced())}: set `price`, or `cost prices update`"
 
 
 _LINE = ("what", "calls", "cost_usd", "note")

@@ -288,6 +288,13 @@ def test_in_a_pipe_there_are_two_tables_with_tabs_and_amounts_in_full(desk):
     ).format(*(f"{document(desk)['total'][key]:g}" for key in ("p50_ms", "first_token_p50_ms")))
 
 
+@pytest.mark.parametrize("how", [(), ("--fail-over", "5")], ids=str)
+def test_nobody_is_no_model_of_unknown_price(desk, how):
+    write(desk, call(1, NOW, "corp/big", served_by=None))
+    shown = desk.run("report", *how)
+    assert "None" not in shown.out + shown.err
+
+
 def test_an_empty_ledger_is_an_empty_report(desk):
     assert document(desk)["rows"] == []
     assert document(desk)["total"]["calls"] == 0
