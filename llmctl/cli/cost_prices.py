@@ -62,7 +62,7 @@ def list_(
     wanted = (model or "").lower()
     only = _table_name(context.catalog, provider) if provider is not None else None
     rows = []
-    for found in _table(context).table.models():
+    for found in _table(context).models():
         name = names.get(found.provider, found.provider)
         if only in (None, found.provider) and wanted in f"{name}/{found.id}".lower():
             rows.append(_listed(name, found, time.time()))
@@ -192,11 +192,12 @@ _UPDATE = "llmctl cost prices update"
 
 
 def _table(context: Context) -> PriceTable:
-    """The table in force; what ails the user's own is said."""
+    """The table in force; what ails the user's own is said, unless one document was asked for."""
     from llmctl.config.prices import price_table
 
     found = price_table(context.places)
-    for warning in found.warnings:
+    found.models()  # a line that nobody looks up may be damaged too
+    for warning in () if context.json_errors else found.warnings:
         say(f"warning: {warning}")
     return found
 

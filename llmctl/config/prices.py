@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from llmctl.config.files import read, write_private
 from llmctl.core.errors import ConfigInvalid
@@ -28,6 +28,7 @@ FORMAT = 1
 SHIPPED = Path(__file__).parent.parent / "data" / "prices.jsonl"
 OWN = SHIPPED.with_name("prices_own.toml")
 _ASK_AGAIN = "`llmctl cost prices update` writes it anew"
+T = TypeVar("T")
 
 
 class Table:
@@ -146,14 +147,21 @@ class PriceTable:
         if key is None:
             return None
         if key not in self._found:
-            try:
-                self._found[key] = self._table.find(key.provider, key.name, exact=key.exact)
-            except ValueError as error:
-                if self._table is self._shipped:
-                    raise
-                self._leave(f"{self._table.path}: {error}; {_ASK_AGAIN}")
-                return self.find(deployment)
+            self._found[key] = self._read(lambda table: table.find(key.provider, key.name, exact=key.exact))
         return self._found[key]
+
+    def models(self) -> list[Model]:
+        """Every row, as it is listed: all of the table has been read."""
+        return self._read(lambda table: list(table.models()))
+
+    def _read(self, what: Callable[[Table], T]) -> T:
+        try:
+            return what(self._table)
+        except ValueError as error:
+            if self._table is self._shipped:
+                raise
+            self._leave(f"{self._table.path}: {error}; {_ASK_AGAIN}")
+            return what(self._table)
 
     def price(self, deployment: Deployment, at: float) -> Price | None:
         """What `deployment` costs at `at` (Unix seconds), None when that is unknown."""

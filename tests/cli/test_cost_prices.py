@@ -193,6 +193,12 @@ def test_a_damaged_table_is_one_warning_and_never_a_failed_call(cli: Cli):
     assert len(warnings) == 1
     assert "prices.jsonl" in warnings[0]
     assert "\x1b" not in done.err
+    for words in (("list", "gpt-4o"), ("show", "groq/llama-3.3-70b-versatile"), ("check",)):
+        done = cli.run("cost", "prices", *words)
+        assert (done.code, len(done.lines)) == (0, 1), words
+        assert "prices.jsonl" in done.err
+        assert b"genai-prices" in done.out
+    assert cli.run("cost", "prices", "list", "--json").err == ""
 
 
 @pytest.mark.parametrize("words", [("list",), ("show",), ("update",), ("check",), ()])
