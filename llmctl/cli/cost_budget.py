@@ -37,7 +37,8 @@ def budget(ctx: typer.Context, json: Json = False) -> None:
     """Show what each budget has left, what running calls have reserved of it, and when it begins anew.
 
     Without a budget: what this day and month have cost. --json is an array; `share` is of what is spent and reserved,
-    `period` is call, day or month, and what does not apply is null.
+    `period` is call, day or month, and what does not apply is null. `damaged` names the ledger that was moved aside
+    as damaged, so that what was spent is not known.
     """
     context = of(ctx, json=json)
     budgets = context.catalog.settings.budgets
@@ -46,14 +47,15 @@ def budget(ctx: typer.Context, json: Json = False) -> None:
     rows = [*(_cap(each) for each in budgets.allowances if each.per_call is not None)]
     rows += [_row(each, budgets) for each in found]
     if json:
-        print_json(rows)
-    elif (console := terminal()) is not None:
+        print_json([{**row, "damaged": damaged or None} for row in rows])
+        return
+    if (console := terminal()) is not None:
         _draw(console, rows)
     else:
         print_plain(_COLUMNS, rows)
     if damaged:
         say(f"warning: what was spent is not known: {damaged} was damaged (`llmctl ledger check --repair`)")
-    if not budgets.allowances and not json:
+    if not budgets.allowances:
         say("no budget is set: nothing is refused ([budget] daily = 5.0 in the configuration sets one)")
         say(f"a warning is given once a day at ${spend.DAILY_USD}, and at {spend.RUSH_CALLS} calls within a minute")
 

@@ -98,7 +98,7 @@ def report(
         print_csv([*question.by, *names], [row | row["key"] for row in past.document["rows"]])
     else:
         _show(past)
-    _judge(past, fail_over)
+    _judge(past, fail_over, quiet=as_json)
 
 
 def _grouping(word: str) -> str:
@@ -158,7 +158,7 @@ class _Past:
         return list(dict.fromkeys(_text(row["key"]["model"]) for row in rows if row["unpriced_calls"]))
 
 
-def _judge(past: _Past, limit: float | None) -> None:
+def _judge(past: _Past, limit: float | None, *, quiet: bool) -> None:
     """Say it and leave with 100 when the total is over `limit`; what nobody priced may hide more."""
     if limit is None:
         return
@@ -168,9 +168,10 @@ def _judge(past: _Past, limit: float | None) -> None:
     allowed = nano(limit)
     if cost > allowed:
         what = f"{money(cost)} is over --fail-over {money(allowed)} by {money(cost - allowed)}"
-        say(f"{what}; {hidden}" if hidden else what)
+        if not quiet:
+            say(f"{what}; {hidden}" if hidden else what)
         raise typer.Exit(EXIT_OVER)
-    if hidden:
+    if hidden and not quiet:
         say(f"warning: {money(cost)} is not over --fail-over {money(allowed)}, but {hidden}")
 
 

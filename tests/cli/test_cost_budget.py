@@ -161,6 +161,15 @@ def test_without_a_budget_it_says_so_and_what_was_spent(cli: Cli) -> None:
     assert [row["limit_usd"] for row in cli.run("cost", "budget", "--json").json] == [None, None]
 
 
+def test_a_damaged_ledger_is_told_where_it_hides_what_was_spent_and_in_the_document_of_json(cli: Cli) -> None:
+    configure(cli, "daily = 5.0")
+    assert [row["damaged"] for row in cli.run("cost", "budget", "--json").json] == [None]
+    (aside := cli.home / f"ledger.db.corrupt-{2**32}").touch()
+    assert f"{aside.name} was damaged" in cli.run("cost", "budget").err
+    done = cli.run("cost", "budget", "--json")
+    assert ([row["damaged"] for row in done.json], done.err) == ([aside.name], "")
+
+
 def test_an_older_ledger_is_read_as_it_is(cli: Cli) -> None:
     from llmctl.store.db import Database
     from llmctl.store.schema import STEPS
