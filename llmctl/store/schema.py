@@ -133,7 +133,7 @@ SUMS = {
     **{state: f"state = '{state}'" for state in ("ok", "failed", "incomplete", "cancelled", "cached", "refused")},
     "fallbacks": "fallback = 1",
     "priced_calls": "cost_nanousd IS NOT NULL",
-    "unpriced_calls": "cost_nanousd IS NULL AND input_tokens IS NOT NULL",
+    "unpriced_calls": "cost_nanousd IS NULL AND (input_tokens IS NOT NULL OR state IN ('ok', 'incomplete'))",
     "estimated_calls": "tokens_estimated = 1",
     "input_tokens": "coalesce(input_tokens, 0)",
     "output_tokens": "coalesce(output_tokens, 0)",

@@ -115,7 +115,7 @@ AMOUNTS = {
     "interrupted": "sum(state = 'started')",
     "fallbacks": "sum(fallback)",
     "input_tokens": "sum(coalesce(input_tokens, 0))",
-    "unpriced_calls": "sum(cost_nanousd IS NULL AND input_tokens IS NOT NULL)",
+    "unpriced_calls": "sum(cost_nanousd IS NULL AND (input_tokens IS NOT NULL OR state IN ('ok', 'incomplete')))",
     "cost_nanousd": "iif(count(cost_nanousd) = 0 AND count(input_tokens) > 0, NULL, sum(coalesce(cost_nanousd, 0)))",
     "wasted": "sum(coalesce((SELECT sum(cost_nanousd) FROM attempts WHERE call_id = id AND outcome <> 'ok'), 0))",
     "saved": "sum(saved_nanousd)",

@@ -156,7 +156,10 @@ def numbers(calls: list[dict[str, Any]], now: float) -> dict[str, Any]:
     def nano(name: str, condition: Any = lambda call: True) -> int:
         return sum(call[name] or 0 for call in calls if condition(call))
 
-    unpriced = many(lambda call: call["cost_nanousd"] is None and call["input_tokens"] is not None)
+    used = ("ok", "incomplete")
+    unpriced = many(
+        lambda call: call["cost_nanousd"] is None and (call["input_tokens"] is not None or call["state"] in used)
+    )
     known = not unpriced or any(call["cost_nanousd"] is not None for call in calls)
     started = [call for call in calls if call["state"] == "started"]
     running = sum(now <= (call["deadline_at"] or call["started_at"] + 86400) for call in started)
