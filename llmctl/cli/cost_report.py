@@ -236,7 +236,7 @@ def _facts(past: _Past) -> list[Fact]:
     total, facts = past.total, []
     for what, calls, cost, note in _FACTS:
         count = total[calls] if calls else None
-        nanousd = nano(total[cost]) if cost and total[cost] is not None else None
+        nanousd = (cost and nano(total[cost])) or None  # 0 may be what nobody priced
         if count or nanousd:
             facts.append(Fact(what, count, nanousd, note or _note(what, past)))
     return facts
@@ -246,7 +246,8 @@ def _note(what: str, past: _Past) -> str:
     total = past.total
     if what == "fallback":
         rest = (total["cost_nanousd"] or 0) - nano(total["fallback_cost_usd"])
-        return f"against {money(rest)} of the other {count(total['calls'] - total['fallbacks'])}"
+        others = total["calls"] - total["fallbacks"]
+        return f"against {money(rest)} of the other {count(others)}" if others else "every call"
     return f"{', '.join(past.unpriced())}: set `price`, or `cost prices update`"
 
 

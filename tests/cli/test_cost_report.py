@@ -295,6 +295,11 @@ def test_nobody_is_no_model_of_unknown_price(desk, how):
     assert "None" not in shown.out + shown.err
 
 
+def test_a_fallback_of_unknown_price_is_no_fallback_for_nothing(desk):
+    write(desk, call(1, NOW, "corp/big", fallback=True))
+    assert "fallback\t1\t-\tevery call\n" in desk.run("report").out
+
+
 def test_an_empty_ledger_is_an_empty_report(desk):
     assert document(desk)["rows"] == []
     assert document(desk)["total"]["calls"] == 0
