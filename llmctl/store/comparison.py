@@ -7,17 +7,13 @@ left out. A reader: it never creates or changes the file. Prices and windows are
 from __future__ import annotations
 
 import os
-import sqlite3
 from array import array
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import LedgerUnusable
 from llmctl.core.money import usd
 from llmctl.core.sketch import rank
-from llmctl.store.history import open_to_read
-from llmctl.store.schema import columns_of
+from llmctl.store.history import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,27 +123,14 @@ def records(path: Path | str, since: float | None = None, until: float | None = 
 
     A file that is not there has none. Raises LedgerUnusable.
     """
-    path = os.fspath(path)
-    if not os.path.exists(path):
-        return {}
     bounds = (since if since is not None else 0.0, until if until is not None else float("inf"))
-    try:
-        with closing(open_to_read(path)) as connection:
-            known = bool(columns_of(connection, "attempts"))
-            return _folded(connection.execute(_ATTEMPTS, bounds)) if known else {}
-    except sqlite3.Error as error:
-        raise LedgerUnusable(
-            f"cannot read the ledger {path}: {error}", hint="`llmctl ledger check` says more"
-        ) from error
-
-
-def _folded(rows: Iterable[Sequence[Any]]) -> dict[str, Record]:
     found: dict[str, Record] = {}
-    for row in rows:
-        record = found.get(row[0])
-        if record is None:
-            record = found[row[0]] = Record(row[0])
-        record.add(row)
+    with opened(os.fspath(path)) as connection:
+        for row in connection.execute(_ATTEMPTS, bounds) if connection is not None else ():
+            record = found.get(row[0])
+            if record is None:
+                record = found[row[0]] = Record(row[0])
+            record.add(row)
     return found
 
 

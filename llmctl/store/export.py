@@ -11,13 +11,12 @@ import io
 import json
 import os
 import sqlite3
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llmctl.core.errors import LedgerUnusable
 from llmctl.store.db import uri
-from llmctl.store.files import create_private, size
-from llmctl.store.history import check_target, publish
+from llmctl.store.files import size
+from llmctl.store.history import new_file
 from llmctl.store.recover import CONTENT
 from llmctl.store.rollup import Rollups
 from llmctl.store.schema import ATTEMPTS, CALLS, STEPS, TAGS, columns_of, has_search
@@ -61,7 +60,7 @@ def lines(history: History, form: str, where: Filter, *, content: bool = False) 
 
 def write_text(target: str, pieces: Iterator[str], *, force: bool, source: str) -> int:
     """The bytes of a new 0600 file that holds `pieces`. Raises UsageError for one that is there, unless `force`."""
-    with _new_file(target, source, force=force) as name, open(name, "w", encoding="utf-8", newline="") as file:
+    with new_file(target, source, force=force) as name, open(name, "w", encoding="utf-8", newline="") as file:
         file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
@@ -73,30 +72,13 @@ def write_ledger(history: History, target: str, where: Filter, *, content: bool,
 
     Raises UsageError for a file that is there, unless `force`.
     """
-    with _new_file(target, history.path, force=force) as temporary:
+    with new_file(target, history.path, force=force) as temporary:
         _make(temporary)
         with history.open() as connection:
             if connection is not None:
                 _fill(connection, temporary, *where.sql(connection, history.now), content=content)
         _finish(temporary)
     return size(target)
-
-
-@contextmanager
-def _new_file(target: str, source: str, *, force: bool) -> Iterator[str]:
-    """The name of a new private file, which becomes `target` when all went well."""
-    check_target(target, source, force=force)
-    temporary = f"{target}.{os.urandom(4).hex()}.tmp"
-    try:
-        os.close(create_private(temporary))
-        yield temporary
-        publish(temporary, target, force=force)
-    except (OSError, sqlite3.Error) as error:
-        raise LedgerUnusable(f"cannot write {target}: {error}", hint="choose another place") from error
-    finally:
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            with suppress(OSError):
-                os.unlink(temporary + suffix)
 
 
 def _make(path: str) -> None:

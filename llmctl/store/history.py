@@ -14,13 +14,14 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import LedgerUnusable, UsageError
-from llmctl.store.db import LENIENT, uri
+from llmctl.store.db import LENIENT, SIDE_FILES, uri
 from llmctl.store.expiry import INTERRUPTED_S, OVER_AT
 from llmctl.store.files import create_private, size
 from llmctl.store.schema import ATTEMPTS, CALLS, columns_of, has_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _CHUNK = 500
@@ -151,30 +152,27 @@ class History:
         with self.open() as connection:
             if connection is None:
                 raise LedgerUnusable(f"there is no ledger at {self.path}", hint='`llmctl ask "..."` begins one')
-            temporary = f"{goal}.{os.urandom(4).hex()}.tmp"
-            try:
-                os.close(create_private(temporary))
+            with new_file(goal, self.path, force=force) as temporary:
                 _copy(connection, temporary)
-                publish(temporary, goal, force=force)
-            except (OSError, sqlite3.Error) as error:
-                raise LedgerUnusable(f"cannot write {goal}: {error}", hint="choose another place") from error
-            finally:
-                with suppress(OSError):
-                    os.unlink(temporary)
         return size(goal)
 
-    @contextmanager
-    def open(self) -> Iterator[sqlite3.Connection | None]:
-        """A read-only connection, None when there is no ledger (or one that has no table yet)."""
-        if not os.path.exists(self.path):
-            yield None
-            return
-        try:
-            with closing(open_to_read(self.path)) as connection:
-                yield connection if columns_of(connection, "calls") else None
-        except sqlite3.Error as error:
-            hint = "`llmctl ledger check` says more, and with --repair it brings back every readable row"
-            raise LedgerUnusable(f"cannot read the ledger {self.path}: {error}", hint=hint) from error
+    def open(self) -> AbstractContextManager[sqlite3.Connection | None]:
+        """The ledger as `opened` has it."""
+        return opened(self.path)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[sqlite3.Connection | None]:
+    """A read-only connection, None when there is no ledger (or one that has no table yet). Raises LedgerUnusable."""
+    if not os.path.exists(path):
+        yield None
+        return
+    try:
+        with closing(open_to_read(path)) as connection:
+            yield connection if columns_of(connection, "calls") else None
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of a damaged schema quotes it
+        hint = "`llmctl ledger check` says more, and with --repair it brings back every readable row"
+        raise LedgerUnusable(f"cannot read the ledger {path}: {error}", hint=hint) from error
 
 
 def open_to_read(path: str) -> sqlite3.Connection:
@@ -268,6 +266,26 @@ def _matching(connection: sqlite3.Connection, text: str) -> tuple[str, list[Any]
     return f"({indexed} OR calls.id IN ({unindexed}))", [pattern, pattern]
 
 
+@contextmanager
+def new_file(goal: str, source: str, *, force: bool) -> Iterator[str]:
+    """The name of a new private file, which becomes `goal` when all went well. Raises UsageError, LedgerUnusable."""
+    check_target(goal, source, force=force)
+    temporary = f"{goal}.{os.urandom(4).hex()}.tmp"
+    try:
+        os.close(create_private(temporary))
+        yield temporary
+        if force:
+            os.replace(temporary, goal)
+        else:
+            os.link(temporary, goal)  # unlike a rename, refuses when somebody was faster
+    except (OSError, sqlite3.Error) as error:
+        raise LedgerUnusable(f"cannot write {goal}: {error}", hint="choose another place") from error
+    finally:
+        for suffix in ("", *SIDE_FILES):
+            with suppress(OSError):
+                os.unlink(temporary + suffix)
+
+
 def check_target(goal: str, source: str, *, force: bool) -> None:
     """Raise UsageError where a copy of the ledger `source` cannot be made."""
     if os.path.isdir(goal) or not os.path.isdir(os.path.dirname(goal) or "."):
@@ -284,11 +302,3 @@ def _copy(connection: sqlite3.Connection, path: str) -> None:
     with closing(sqlite3.connect(uri(path, "rw"), uri=True, isolation_level=None)) as copy:
         copy.execute("PRAGMA synchronous = FULL")
         connection.backup(copy, pages=-1)
-
-
-def publish(temporary: str, goal: str, *, force: bool) -> None:
-    """Give a finished file its name. Raises FileExistsError for one that is taken, unless `force`."""
-    if force:
-        os.replace(temporary, goal)
-    else:
-        os.link(temporary, goal)  # unlike a rename, refuses when somebody was faster

@@ -75,8 +75,6 @@ class Reading:
 
     def groups(self) -> dict[tuple[str | None, ...], Group]:
         """What is told of the calls of each key."""
-        if not self._has:
-            return {}
         question, labels = self._question, self._question.labels
         whole = Piece("calls", self._since, self._until)
         if "rolled" not in self._has or len(labels) > 1 or len(question.filters) > 1:
@@ -97,7 +95,7 @@ class Reading:
 
     def begin(self) -> float | None:
         """From when on it is told: as asked, or since the first call."""
-        if self._question.since is not None or not self._has:
+        if self._question.since is not None:
             return self._question.since
         first: float | None = self._connection.execute("SELECT min(started_at) FROM calls").fetchone()[0]
         if "rolled" in self._has:

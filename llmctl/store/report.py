@@ -20,7 +20,7 @@ from llmctl.core.errors import LedgerUnusable, UsageError
 from llmctl.core.money import usd
 from llmctl.core.sketch import quantile, rank
 from llmctl.store.db import uri
-from llmctl.store.history import open_to_read
+from llmctl.store.history import opened
 from llmctl.store.reading import COLUMNS, COUNTS, TIMES, Group, Reading, is_label
 from llmctl.store.rollup import Rollups
 from llmctl.store.schema import STEPS
@@ -84,15 +84,12 @@ class Reports:
         _check(question)
         groups: dict[tuple[str | None, ...], Group] = {}
         since = question.since
-        if os.path.exists(self.path):
-            try:
-                with closing(open_to_read(self.path)) as connection:
-                    self._prepare(connection)
-                    connection.execute("BEGIN")
-                    reading = Reading(connection, question, now)
-                    groups, since = reading.groups(), reading.begin()
-            except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged schema is quoted
-                raise _unusable(self.path, str(error)) from error
+        with opened(self.path) as connection:
+            if connection is not None:
+                self._prepare(connection)
+                connection.execute("BEGIN")
+                reading = Reading(connection, question, now)
+                groups, since = reading.groups(), reading.begin()
         whole = Group()
         for group in groups.values():
             whole.include(group)
@@ -111,7 +108,8 @@ class Reports:
         """Refuse what is not ours to read; roll up what was left in such a number that reading it takes its time."""
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(STEPS):
-            raise _unusable(self.path, "a newer llmctl made it")
+            hint = "`llmctl ledger check` says more"
+            raise LedgerUnusable(f"cannot read the ledger {self.path}: a newer llmctl made it", hint=hint)
         if version == len(STEPS):
             left = "SELECT count(*) FROM (SELECT 1 FROM calls WHERE rolled = 0 AND state <> 'started' LIMIT ?)"
             if connection.execute(left, (_LEAST_LEFT,)).fetchone()[0] == _LEAST_LEFT:
@@ -159,10 +157,6 @@ def _iso(instant: float | None, zone: str) -> str | None:
         moment = datetime.fromtimestamp(instant, days.zone_info(zone))
         return (moment if moment.tzinfo else moment.astimezone()).isoformat()
     return None
-
-
-def _unusable(path: str, why: str) -> LedgerUnusable:
-    return LedgerUnusable(f"cannot read the ledger {path}: {why}", hint="`llmctl ledger check` says more")
 
 
 def _catch_up(path: str) -> None:
