@@ -24,7 +24,6 @@ _LEAST_KEY, _LEAST_BAR, _LONGEST_BAR, _LONGEST_SPARK = 16, 5, 24, 60
 _LEAST_FACTS = 64
 _FOLDS = 3
 _HEIGHTS = "▁▂▃▄▅▆▇█"
-_UNKNOWN = "?"
 _ACCENT = "magenta"
 
 

@@ -81,19 +81,14 @@ def week_of(day: str) -> str:
     return f"{year:04}-W{week:02}"
 
 
-def day_start(instant: float, zone: str) -> int:
-    """When the day of `instant` began."""
-    return start_of(day_of(instant, zone), zone)
-
-
-def month_start(instant: float, zone: str) -> int:
-    """When the month of `instant` began."""
-    return start_of(month_of(day_of(instant, zone)) + "-01", zone)
-
-
-def next_month_start(instant: float, zone: str) -> int:
-    """When the month after that of `instant` begins."""
-    return start_of(month_of(shifted(month_of(day_of(instant, zone)) + "-01", 31)) + "-01", zone)
+def bounds(period: str, instant: float, zone: str) -> tuple[int, int]:
+    """When the day or month (`period`) of `instant` began, and when the next one begins."""
+    first = day_of(instant, zone)
+    after = shifted(first, 1)
+    if period == "month":
+        first = month_of(first) + "-01"
+        after = month_of(shifted(first, 31)) + "-01"
+    return start_of(first, zone), start_of(after, zone)
 
 
 def is_zone(zone: str) -> bool:

@@ -11,7 +11,6 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core import days
-from llmctl.core.errors import UsageError
 from llmctl.store.schema import CHARGED, QUARTER_S
 
 if TYPE_CHECKING:
@@ -87,11 +86,7 @@ def known_zone(name: str) -> str | None:
         return name
     if name == machine_zone():
         return days.LOCAL
-    try:
-        days.zone_info(name)
-    except UsageError:
-        return None
-    return name
+    return name if days.is_zone(name) else None
 
 
 def cost_between(

@@ -18,8 +18,6 @@ from llmctl.core.budget import Allowance, Standing, dollars, of_one_call
 from llmctl.core.errors import BudgetExceeded, LedgerUnusable
 from llmctl.core.money import NANO
 from llmctl.store.cover import cost_between
-from llmctl.store.db import uri
-from llmctl.store.files import size
 from llmctl.store.schema import CHARGED, STEPS, columns_of, stored
 
 if TYPE_CHECKING:
@@ -58,7 +56,7 @@ def standings(
     live = [(started, amount, model, json.loads(tags)) for started, amount, model, tags in reserved]
     for allowance in budgets.allowances:
         for period, limit in limits(allowance):
-            began, ends = bounds(period, at, budgets.zone)
+            began, ends = days.bounds(period, at, budgets.zone)
             held = sum(
                 amount
                 for started, amount, model, tags in live
@@ -71,14 +69,6 @@ def limits(allowance: Allowance) -> list[tuple[str, int]]:
     """The periods that an allowance limits, and what may be spent in each."""
     pairs = (("day", allowance.daily), ("month", allowance.monthly))
     return [(period, limit) for period, limit in pairs if limit is not None]
-
-
-def bounds(period: str, at: float, zone: str) -> tuple[int, int]:
-    """When the day or month of `at` began, and when the next one begins."""
-    if period == "month":
-        return days.month_start(at, zone), days.next_month_start(at, zone)
-    day = days.day_of(at, zone)
-    return days.start_of(day, zone), days.start_of(days.shifted(day, 1), zone)
 
 
 def spent(connection: sqlite3.Connection, allowance: Allowance, began: float, ends: float) -> int:
@@ -168,12 +158,12 @@ class Lookout:
             return []
         if not budgets.allowances:
             day = days.day_of(at, budgets.zone)
-            return [*self._dear_day(connection, day, cost - before), *self._rush(connection, at, day)]
+            return [*self._dear_day(connection, at, day, cost - before), *self._rush(connection, at, day)]
         found = []
         tags = {key: str(value) for key, value in entry.tags.items()}
         for allowance in budgets.of_call(str(call["model"]), tags).allowances if cost > before else ():
             for period, limit in limits(allowance):
-                began, ends = bounds(period, at, budgets.zone)
+                began, ends = days.bounds(period, at, budgets.zone)
                 after = spent(connection, allowance, began, ends)
                 share = next((each for each in SHARES if after - cost + before < each * limit <= after), None)
                 if share is not None:
@@ -182,16 +172,15 @@ class Lookout:
                     found.append(Warned(f"{share} {allowance.scope} {period} {began}", text))
         return found
 
-    def _dear_day(self, connection: sqlite3.Connection, day: str, added: int) -> Iterator[Warned]:
+    def _dear_day(self, connection: sqlite3.Connection, at: float, day: str, added: int) -> Iterator[Warned]:
         if added <= 0:
             return
-        zone = self._budgets.zone
         seen = (connection, connection.execute("PRAGMA data_version").fetchone()[0], day)
         if seen == self._seen:
             self._today += added
         else:
-            began, ends = days.start_of(day, zone), days.start_of(days.shifted(day, 1), zone)
-            self._today, self._seen = cost_between(connection, began, ends), seen
+            self._today = cost_between(connection, *days.bounds("day", at, self._budgets.zone))
+            self._seen = seen
         if self._today - added < DAILY_USD * NANO <= self._today:
             text = f"{dollars(self._today)} were spent today, and no budget is set"
             yield Warned(f"day {day}", f"{text}: `llmctl cost report` says on what, [budget] daily = ... sets a limit")
@@ -232,9 +221,15 @@ def unknown(path: str, budgets: Budgets, at: float) -> str:
     watched = {period for each in budgets.allowances for period, _ in limits(each)}
     if not watched:
         return ""
-    began = min(bounds(period, at, budgets.zone)[0] for period in watched)
+    began = min(days.bounds(period, at, budgets.zone)[0] for period in watched)
     directory, name = os.path.split(path)
-    for other in os.listdir(directory or "."):
+    try:
+        beside = os.listdir(directory or ".")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise LedgerUnusable(f"{directory} cannot be read: {error}", hint="make it yours to read") from error
+    for other in beside:
         aside = _ASIDE.search(other) if other.startswith(name) else None
         if aside is not None and int(aside[1]) >= began:
             return other
@@ -262,16 +257,13 @@ def read(path: str, budgets: Budgets, now: float) -> tuple[list[Standing], str]:
         everything = budgets._replace(allowances=(Allowance(daily=0, monthly=0),))
         found, aside = read(path, everything, now)
         return [each._replace(allowance=Allowance(), limit=None) for each in found], aside
-    exists = size(path) > 0
-    try:
-        with closing(sqlite3.connect(uri(path, "ro") if exists else ":memory:", uri=exists)) as connection:
-            if not exists:
-                for step in STEPS:
-                    step(connection)
-            elif not columns_of(connection, "reservations"):
-                for statement in _OLDER:
-                    connection.execute(statement)
-            aside = unknown(path, budgets, now) if os.path.isdir(os.path.dirname(path) or ".") else ""
-            return list(standings(connection, budgets, now, now)), aside
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerUnusable(f"{path} cannot be read: {error}", hint="`llmctl ledger check` says more") from error
+    from llmctl.store.history import opened
+
+    with closing(sqlite3.connect(":memory:")) as empty, opened(path) as ledger:
+        if ledger is None:
+            for step in STEPS:
+                step(empty)
+        elif not columns_of(ledger, "reservations"):
+            for statement in _OLDER:
+                ledger.execute(statement)
+        return list(standings(ledger or empty, budgets, now, now)), unknown(path, budgets, now)

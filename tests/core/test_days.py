@@ -88,17 +88,18 @@ def test_local_is_the_zone_of_this_computer(instant: float) -> None:
 def test_local_follows_the_machine(berlin: None) -> None:
     del berlin
     instant = datetime(2026, 10, 25, 23, 30, tzinfo=UTC).timestamp()
-    for ask in (days.day_of, days.day_start, days.month_start, days.next_month_start):
-        assert ask(instant, "local") == ask(instant, "Europe/Berlin")
+    for period in ("day", "month"):
+        assert days.bounds(period, instant, "local") == days.bounds(period, instant, "Europe/Berlin")
     assert days.day_of(instant, "local") == "2026-10-26"
 
 
 def test_months_and_weeks_begin_where_the_calendar_says() -> None:
     instant = datetime(2026, 12, 31, 22, 45, tzinfo=UTC).timestamp()
-    assert days.month_start(instant, "UTC") == datetime(2026, 12, 1, tzinfo=UTC).timestamp()
-    assert days.next_month_start(instant, "UTC") == datetime(2027, 1, 1, tzinfo=UTC).timestamp()
+    december, january = (datetime(*month, 1, tzinfo=UTC).timestamp() for month in ((2026, 12), (2027, 1)))
+    assert days.bounds("month", instant, "UTC") == (december, january)
+    assert days.bounds("day", instant, "UTC") == (january - 86400, january)
     kathmandu = ZoneInfo("Asia/Kathmandu")
-    assert days.month_start(instant, "Asia/Kathmandu") == datetime(2027, 1, 1, tzinfo=kathmandu).timestamp()
+    assert days.bounds("month", instant, "Asia/Kathmandu")[0] == datetime(2027, 1, 1, tzinfo=kathmandu).timestamp()
     assert [days.week_of(day) for day in ("2026-12-31", "2027-01-03", "2027-01-04")] == ["2026-W53"] * 2 + ["2027-W01"]
     assert days.month_of("2026-12-31") == "2026-12"
 
@@ -121,7 +122,7 @@ def test_this_computers_days_need_no_database_of_zones() -> None:
     import subprocess
     import sys
 
-    script = "import sys; from llmctl.core import days; days.day_start(1.8e9, 'local'), days.day_start(1.8e9, 'UTC')"
+    script = "import sys; from llmctl.core import days; [days.bounds('day', 1.8e9, each) for each in ('local', 'UTC')]"
     script += "; print('zoneinfo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout == "False\n"
