@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer  # noqa: TC002 - typer reads the annotations
 
 from llmctl.cli.context import of
-from llmctl.cli.money_table import bar, fold, money, paint, print_plain, terminal
+from llmctl.cli.money_table import Column, bar, draw, money, print_plain, terminal
 from llmctl.cli.options import Json, examples
 from llmctl.cli.output import one_line, print_json, say
 from llmctl.core.days import zone_info
@@ -30,7 +30,7 @@ EXAMPLES = examples(
     "llmctl cost budget --json | jq -r '.[] | select(.share > 0.8) | .scope'",
 )
 _COLUMNS = ("scope", "period", "limit_usd", "spent_usd", "reserved_usd", "left_usd", "share", "resets_at", "on_exceed")
-_BAR, _GAP, _LEAST = 6, 2, 14
+_BAR = 6
 
 
 def budget(ctx: typer.Context, json: Json = False) -> None:
@@ -96,51 +96,27 @@ def _on_exceed(allowance: Allowance) -> str:
 
 # ---------------------------------------------------------------- on a terminal
 
-_SHOWN = ("budget", "per", "limit", "spent", "reserved", "left", "", "begins anew")
-_AT_LEFT = ("budget", "per", "", "begins anew")
 _SPARE = ("", "begins anew", "reserved")
 
 
 def _draw(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
-    """The table, no wider than the terminal: what is empty or spare goes, and then the scopes fold."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-    from rich.text import Text
-
+    """The table, without what is empty in every row."""
     plain = not console.encoding.lower().startswith("utf")
-    lines = [_cells(row, plain=plain) for row in rows]
-    widths = {
-        name: max(len(name), *(len(line[name]) for line in lines))
-        for name in _SHOWN
-        if any(line[name] for line in lines)
-    }
-    for spare in _SPARE:
-        others = [width for name, width in widths.items() if name != "budget"]
-        if sum(others) + min(widths["budget"], _LEAST) + _GAP * len(widths) > console.width:
-            widths.pop(spare, None)
-    rest = sum(widths.values()) + _GAP * len(widths) - widths["budget"]
-    widths["budget"] = max(1, min(widths["budget"], console.width - rest))
-    drawn = Table(box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
-    for name, width in widths.items():
-        justify: Literal["left", "right"] = "left" if name in _AT_LEFT else "right"
-        drawn.add_column(name, justify=justify, width=width, no_wrap=True, style="magenta" if name == "" else "")
-    for line in lines:
-        drawn.add_row(*(Text(fold(line[name], width)) for name, width in widths.items()))
-    paint(console, drawn)
+    columns = (
+        Column("budget", lambda row: one_line(row["scope"]) + " (warns)" * (row["on_exceed"] == "warn"), key=True),
+        Column("per", lambda row: row["period"]),
+        Column("limit", lambda row: _dollars(row["limit_usd"])),
+        Column("spent", lambda row: _dollars(row["spent_usd"])),
+        Column("reserved", lambda row: _dollars(row["reserved_usd"] or None)),
+        Column("left", lambda row: _dollars(row["left_usd"])),
+        Column("", lambda row: _taken(row["share"], plain=plain), style="magenta"),
+        Column("begins anew", lambda row: (row["resets_at"] or "")[5:16].replace("T", " ")),
+    )
+    draw(console, [each for each in columns if any(map(each.cell, rows))], rows, spare=_SPARE)
 
 
-def _cells(row: Mapping[str, Any], *, plain: bool) -> dict[str, str]:
-    share = row["share"]
-    return {
-        "budget": one_line(row["scope"]) + (" (warns)" if row["on_exceed"] == "warn" else ""),
-        "per": row["period"],
-        "limit": _dollars(row["limit_usd"]),
-        "spent": _dollars(row["spent_usd"]),
-        "reserved": _dollars(row["reserved_usd"] or None),
-        "left": _dollars(row["left_usd"]),
-        "": "" if share is None else f"{share:4.0%} {bar(share, _BAR, plain=plain)}".ljust(_BAR + 5),
-        "begins anew": (row["resets_at"] or "")[5:16].replace("T", " "),
-    }
+def _taken(share: float | None, *, plain: bool) -> str:
+    return "" if share is None else f"{share:4.0%} {bar(share, _BAR, plain=plain)}".ljust(_BAR + 5)
 
 
 def _dollars(amount: float | None) -> str:

@@ -42,6 +42,7 @@ class Column(NamedTuple):
     heading: str
     cell: Callable[[Mapping[str, Any]], str]
     key: bool = False
+    style: str = ""
 
 
 # ---------------------------------------------------------------- words
@@ -206,7 +207,9 @@ def draw(
             continue
         width = widths[each.heading]
         last = Text(fold(foot[each.heading], width), style="bold") if total else ""
-        drawn.add_column(each.heading, last, justify="left" if each.key else "right", width=width, no_wrap=True)
+        drawn.add_column(
+            each.heading, last, justify="left" if each.key else "right", style=each.style, width=width, no_wrap=True
+        )
         if each.heading == "cost" and bars:
             drawn.add_column("", style=_ACCENT, width=bars, no_wrap=True)
     top = max(shares, default=0) or 1
