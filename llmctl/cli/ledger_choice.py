@@ -40,10 +40,10 @@ def chosen(since: str, until: str, model: str, state: str, tags: Sequence[str] |
 
     from llmctl.core.errors import UsageError
     from llmctl.core.when import parse_instant
-    from llmctl.store.history import STATES, Filter
+    from llmctl.store.history import CHOICES, Filter
 
-    if state and state not in STATES:
-        raise UsageError(f"no state is called {state!r}", hint="states: " + ", ".join(STATES))
+    if state and state not in CHOICES:
+        raise UsageError(f"no state is called {state!r}", hint="states: " + ", ".join(CHOICES))
     now = time()
     return Filter(
         since=parse_instant(since, now, None) if since else None,

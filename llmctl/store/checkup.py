@@ -14,7 +14,7 @@ from llmctl.store.db import SIDE_FILES, is_corrupt
 from llmctl.store.files import size
 from llmctl.store.history import Filter, open_to_read
 from llmctl.store.rollup import pruned_before
-from llmctl.store.schema import STEPS, SUMS, columns_of, has_search
+from llmctl.store.schema import STEPS, SUMS, TABLES, columns_of, has_search
 from llmctl.store.spool import Spool
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _look_inside(connection: sqlite3.Connection, report: dict[str, Any], now: fl
     found = [row[0] for row in connection.execute(f"PRAGMA integrity_check({_MOST})")]
     report["integrity"] = "; ".join(found)
     problems = [] if found == ["ok"] else [f"damaged: {line}" for line in found]
-    for table in ("calls", "attempts", "tags", "content"):
+    for table in TABLES:
         if columns_of(connection, table):
             report["counts"][table] = value(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names
         elif report["schema"]:

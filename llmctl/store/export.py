@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from llmctl.store.db import uri
 from llmctl.store.files import size
 from llmctl.store.history import new_file
-from llmctl.store.recover import CONTENT
 from llmctl.store.rollup import Rollups
-from llmctl.store.schema import ATTEMPTS, CALLS, STEPS, TAGS, columns_of, has_search
+from llmctl.store.schema import CALLS, STEPS, TABLES, columns_of, has_search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +95,7 @@ def _fill(connection: sqlite3.Connection, path: str, condition: str, values: lis
     connection.execute("ATTACH ? AS copy", (uri(path, "rw"),))
     connection.execute("PRAGMA copy.journal_mode = OFF")
     connection.execute("BEGIN")
-    for table, columns in (("calls", CALLS), ("attempts", ATTEMPTS), ("tags", TAGS), ("content", CONTENT)):
+    for table, columns in TABLES.items():
         there = [name for name in columns if name in columns_of(connection, table)]
         if there and (content or table != "content"):
             names = ", ".join(there)

@@ -17,7 +17,7 @@ from llmctl.core.errors import LedgerUnusable, UsageError
 from llmctl.store.db import LENIENT, SIDE_FILES, uri
 from llmctl.store.expiry import INTERRUPTED_S, OVER_AT
 from llmctl.store.files import create_private, size
-from llmctl.store.schema import ATTEMPTS, CALLS, columns_of, has_search
+from llmctl.store.schema import ATTEMPTS, CALLS, STATES, columns_of, has_search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ _CHUNK = 500
 _UNSPACED = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"), ("\u2e80", "\U0010ffff"))
 
 
-STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused", "interrupted")
+CHOICES = (*STATES, "interrupted")
 """What calls are chosen by: those of the column, but that `started` ones which never ended are apart."""
 _MANY = 20_000
 

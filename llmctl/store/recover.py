@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.store.cover import PERIODS
 from llmctl.store.salvage import INDEX_LEAF, TABLE_LEAF, Pages
-from llmctl.store.schema import ATTEMPTS, CALLS, ROLLUP_KEYS, SUMS, TAGS, stored
+from llmctl.store.schema import ATTEMPTS, CALLS, ROLLUP_KEYS, STATES, SUMS, TABLES, TAGS, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     Row = dict[str, Value]
 
-CONTENT = {"call_id": "TEXT NOT NULL", "prompt": "TEXT", "answer": "TEXT"}
-STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 _FLAGS = frozenset(("fallback", "tokens_estimated", "drill"))
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _OF_CALLS = len(CALLS) - 1  # the first version had no deadline_at
@@ -84,8 +82,7 @@ class Finds:
 
     def details(self, table: str, known: Callable[[str], bool]) -> Iterator[Row]:
         """The rows of `attempts`, `tags` or `content` that are of calls `known`."""
-        columns = {"attempts": ATTEMPTS, "tags": TAGS, "content": CONTENT}[table]
-        for number, row in self._rows(table, columns):
+        for number, row in self._rows(table, TABLES[table]):
             if not known(str(row["call_id"])):
                 continue
             # An entry of the index (key, value, id) looks like a row where a key is an id: believed is neither then.

@@ -20,9 +20,9 @@ from llmctl.store.cover import PERIODS
 from llmctl.store.db import SIDE_FILES, Database, damaged, is_corrupt
 from llmctl.store.files import free_name, identity
 from llmctl.store.history import open_to_read
-from llmctl.store.recover import CONTENT, Finds
+from llmctl.store.recover import Finds
 from llmctl.store.rollup import CLOCKS, catch_up, rebuild
-from llmctl.store.schema import ATTEMPTS, CALLS, ROLLUP_KEYS, STEPS, SUMS, TAGS, has_fts5, has_search, make_search
+from llmctl.store.schema import CALLS, ROLLUP_KEYS, STEPS, SUMS, TABLES, has_fts5, has_search, make_search
 from llmctl.store.spool import Spool
 from llmctl.store.upkeep import merge_waiting, note_pruned
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from llmctl.store.schema import Value
 
 _AT_ONCE = 200
-_TABLES = {"calls": {**CALLS, "rolled": ""}, "attempts": ATTEMPTS, "tags": TAGS, "content": CONTENT}
 _FULLER = {
     "calls": f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in CALLS)} "
     "WHERE calls.state = 'started' AND excluded.state <> 'started'",
@@ -107,7 +106,7 @@ def _bring_back(database: Database, source: str, done: dict[str, Any]) -> None:
 
 def _put(database: Database, table: str, rows: Iterator[Row]) -> int:
     """How many rows were new, or fuller than what is there."""
-    columns = _TABLES[table]
+    columns = (*TABLES[table], *["rolled"] * (table == "calls"))
     marks = ", ".join("?" * len(columns))
     insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT {_FULLER[table]}"  # noqa: S608
     written = 0

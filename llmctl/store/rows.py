@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from llmctl.store.rollup import Rollups
-from llmctl.store.schema import ATTEMPTS, CALLS, TAGS, columns_of, has_search, stored
+from llmctl.store.schema import ATTEMPTS, CALLS, CONTENT, TAGS, columns_of, has_search, stored
 from llmctl.store.spool import Entry
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Rows:
         self._calls = there("calls", CALLS)
         self._attempts = there("attempts", ATTEMPTS)
         keeps_tags = there("tags", TAGS) == tuple(TAGS)
-        content = there("content", ("call_id", "prompt", "answer", "indexed"))
+        content = there("content", (*CONTENT, "indexed"))
         self._keeps_content = len(content) == 4
         insert = _insert("calls", self._calls)
         self._begin = f"{insert} ON CONFLICT (id) DO NOTHING"

@@ -72,6 +72,9 @@ ATTEMPTS = {
     "error": "TEXT",
 }
 TAGS = {"call_id": "TEXT NOT NULL", "key": "TEXT NOT NULL", "value": "TEXT NOT NULL"}
+CONTENT = {"call_id": "TEXT NOT NULL", "prompt": "TEXT", "answer": "TEXT"}
+TABLES = {"calls": CALLS, "attempts": ATTEMPTS, "tags": TAGS, "content": CONTENT}
+STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 
 _SIGNED = frozenset(("complexity", "exit_code"))
 _INT64 = 2**63 - 1
@@ -130,7 +133,7 @@ CHARGED = f"coalesce(cost_nanousd, {_ATTEMPTED.format('')})"
 """What a budget counts of a call: of one whose cost is unknown, what those of its attempts cost that have a price."""
 SUMS = {
     "calls": "1",
-    **{state: f"state = '{state}'" for state in ("ok", "failed", "incomplete", "cancelled", "cached", "refused")},
+    **{state: f"state = '{state}'" for state in STATES[1:]},
     "fallbacks": "fallback = 1",
     "priced_calls": "cost_nanousd IS NOT NULL",
     "unpriced_calls": "cost_nanousd IS NULL AND (input_tokens IS NOT NULL OR state IN ('ok', 'incomplete'))",
