@@ -13,7 +13,7 @@ from math import ceil, log
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _GROWTH = 1.1
 _LEAST_MS = 0.01
@@ -98,9 +98,9 @@ def _read(blob: object) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def quantile(sketch: Sketch, percent: int) -> float | None:
-    """The value at `percent` in ms by nearest rank: the ceil(percent / 100 * n)-th smallest of n; None of none."""
+    """The value at `percent` in ms, as `percentile` has it; None of none."""
     held = sorted((index, count) for index, count in sketch.items() if count > 0)
-    left = rank(sum(count for _, count in held), percent)
+    left = _rank(sum(count for _, count in held), percent)
     for index, count in held:
         left -= count
         if left <= 0:
@@ -108,6 +108,12 @@ def quantile(sketch: Sketch, percent: int) -> float | None:
     return None
 
 
-def rank(count: int, percent: int) -> int:
+def percentile(values: Iterable[float], percent: int, digits: int) -> float | None:
+    """The value at `percent` by nearest rank, the ceil(percent / 100 * n)-th smallest of n, rounded; None of none."""
+    ordered = sorted(values)
+    return round(ordered[_rank(len(ordered), percent) - 1], digits) if ordered else None
+
+
+def _rank(count: int, percent: int) -> int:
     """Which of `count` values in order is the one at `percent`, the smallest being the first."""
     return max(1, -(-percent * count // 100))

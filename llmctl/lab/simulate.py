@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
-from math import ceil
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import DeadlineExceeded
 from llmctl.core.money import usd
+from llmctl.core.sketch import percentile
 from llmctl.core.types import Usage
 from llmctl.lab.providers import Asked, Quota
 from llmctl.routing.book import Book, Size, step
@@ -85,8 +85,8 @@ class Result:
             "failed_by": dict(self.failures.most_common()),
             "attempts": len(self.sent),
             "refused": sum(row["refused"] for row in rows),
-            "waited_s": {f"p{p}": percentile(self.waited, p) for p in (50, 95)},
-            "latency_s": {f"p{p}": percentile(self.latencies, p) for p in (50, 95, 99)},
+            "waited_s": {f"p{p}": percentile(self.waited, p, 3) for p in (50, 95)},
+            "latency_s": {f"p{p}": percentile(self.latencies, p, 3) for p in (50, 95, 99)},
             "makespan_s": round(self.makespan_s, 3),
             "cost_usd": None if None in costs else round(sum(costs), 9),
             "deployments": rows,
@@ -109,11 +109,6 @@ class Result:
                 "from": speed.source,
             },
         }  # fmt: skip
-
-
-def percentile(values: Sequence[float], p: int) -> float | None:
-    """The nearest-rank percentile, None of nothing."""
-    return round(sorted(values)[ceil(len(values) * p / 100) - 1], 3) if values else None
 
 
 def simulate(trace: Sequence[Row], world: World, policy: Policy) -> Result:

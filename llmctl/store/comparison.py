@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.money import usd
-from llmctl.core.sketch import rank
+from llmctl.core.sketch import percentile
 from llmctl.store.history import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _ATTEMPTS = """
@@ -104,10 +104,10 @@ class Record:
             "cancelled": self.cancelled,
             "errors": dict(sorted(self.errors.items())),
             "error_rate": sum(self.errors.values()) / judged if judged else None,
-            "first_token_p50_ms": percentile(self.first_token_ms, 50),
-            "first_token_p95_ms": percentile(self.first_token_ms, 95),
-            "tokens_per_second_p50": percentile(self.tokens_per_s, 50),
-            "latency_p50_ms": percentile(self.latency_ms, 50),
+            "first_token_p50_ms": percentile(self.first_token_ms, 50, 1),
+            "first_token_p95_ms": percentile(self.first_token_ms, 95, 1),
+            "tokens_per_second_p50": percentile(self.tokens_per_s, 50, 1),
+            "latency_p50_ms": percentile(self.latency_ms, 50, 1),
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
             "cost_usd": usd(self.paid_nanousd) if self.priced or not self.unpriced else None,
@@ -132,9 +132,3 @@ def records(path: Path | str, since: float | None = None, until: float | None = 
                 record = found[row[0]] = Record(row[0])
             record.add(row)
     return found
-
-
-def percentile(values: Iterable[float], percent: int) -> float | None:
-    """The value at `percent` by nearest rank; None of none."""
-    ordered = sorted(values)
-    return round(ordered[rank(len(ordered), percent) - 1], 1) if ordered else None

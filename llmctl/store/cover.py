@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.core import days
 from llmctl.store.schema import CHARGED, QUARTER_S
@@ -40,21 +40,17 @@ def pieces(since: float, until: float, zone: str | None) -> list[Piece]:
     if low >= high:
         return [Piece("calls", since, until)]
     cover = [Piece("calls", since, low), Piece("calls", high, until)]
-    if zone is None:
-        cover.append(Piece("rollup_quarters", low, high))
-    else:
+    begin, end, whole = low, low, []
+    if zone is not None:
         first, last = days.day_of(low, zone), days.day_of(high, zone)
         if days.start_of(first, zone) < low:
-            first = days.day_of(days.start_of(days.shifted(first, 1), zone), zone)
-        begin, end = min(days.start_of(first, zone), high), max(days.start_of(last, zone), low)
+            first = days.shifted(first, 1)
+        begin, end = days.start_of(first, zone), days.start_of(last, zone)
         if begin < end:
-            cover += (
-                Piece("rollup_quarters", low, begin),
-                Piece("rollup_days", first, last),
-                Piece("rollup_quarters", end, high),
-            )
+            whole.append(Piece("rollup_days", first, last))
         else:
-            cover.append(Piece("rollup_quarters", low, high))
+            begin = end = low
+    cover += [Piece("rollup_quarters", low, begin), *whole, Piece("rollup_quarters", end, high)]
     return [piece for piece in cover if piece.since < piece.until]  # type: ignore[operator]
 
 
@@ -102,22 +98,23 @@ def cost_between(
 
     `label` "session" or "tag:KEY" with its `value` are those with it, `model` those asked for under this name.
     """
-    cost = 0
-    for table, low, high in pieces(since, until, ledger_zone(connection)):
-        if table == "calls":
-            cost += _cost_of_calls(connection, "rolled = 1", low, high, label, value, model)
-            continue
-        when = PERIODS[table]
-        sql = (
-            f"SELECT {total('charged_nanousd')} FROM {table} "  # noqa: S608 - our own names
-            f"WHERE label = ? AND value = ? AND {when} >= ? AND {when} < ?"
-        )
-        values = [label, value, low, high]
-        if model is not None:
-            sql += " AND key IN (SELECT id FROM rollup_keys WHERE model = ?)"
-            values.append(model)
-        cost += connection.execute(sql, values).fetchone()[0]
-    return cost + _cost_of_calls(connection, "rolled = 0", since, until, label, value, model)
+    cost, (has_label, marks) = 0, labelled(label)
+    models = [] if model is None else [model]
+    for table, low, high in [*pieces(since, until, ledger_zone(connection)), Piece("", since, until)]:
+        values: list[Any] = [low, high, *marks, value, *models]
+        amount = CHARGED
+        if table in PERIODS:
+            when, amount = PERIODS[table], "charged_nanousd"
+            condition = f"{table} WHERE {when} >= ? AND {when} < ? AND label = ? AND value = ?"
+            condition += " AND key IN (SELECT id FROM rollup_keys WHERE model = ?)" * len(models)
+            values = [low, high, label, value, *models]
+        else:
+            rolled = f"rolled = {int(table == 'calls')}"
+            condition = f"calls WHERE {rolled} AND started_at >= ? AND started_at < ? AND {has_label}"
+            condition += " AND +model = ?" * len(models)
+        found = connection.execute(f"SELECT {total(amount)} FROM {condition}", values)  # noqa: S608 - our own words
+        cost += found.fetchone()[0]
+    return cost
 
 
 def labelled(label: str) -> tuple[str, list[str]]:
@@ -131,25 +128,3 @@ def labelled(label: str) -> tuple[str, list[str]]:
         return "+session = ?", []
     key = label.removeprefix("tag:")
     return "EXISTS (SELECT 1 FROM tags WHERE call_id = calls.id AND key = ? AND value = ?)", [key]
-
-
-def _cost_of_calls(
-    connection: sqlite3.Connection,
-    rolled: str,
-    since: str | float,
-    until: str | float,
-    label: str,
-    value: str,
-    model: str | None,
-) -> int:
-    condition, before = labelled(label)
-    sql = (
-        f"SELECT {total(CHARGED)} FROM calls "  # noqa: S608 - our own words
-        f"WHERE {rolled} AND started_at >= ? AND started_at < ? AND {condition}"
-    )
-    values = [since, until, *before, value]
-    if model is not None:
-        sql += " AND +model = ?"
-        values.append(model)
-    cost: int = connection.execute(sql, values).fetchone()[0]
-    return cost

@@ -152,17 +152,15 @@ class Reading:
         if value is not None or not label:
             where.append("value = ?")
             values.append(value or "")
-        if question.model is not None:
+        rest = f"{piece.table} AS r JOIN rollup_keys AS k ON k.id = r.key WHERE {self._chosen(where, values)}"
+        return self._select([column(name) for name in question.by], sums, rest, values)
+
+    def _chosen(self, where: list[str], values: list[Any]) -> str:
+        """The condition that is `where`, and what is asked of the model and of drills."""
+        if self._question.model is not None:
             where.append("? IN (model, served_by)")
-            values.append(question.model)
-        if not question.drills:
-            where.append("drill = 0")
-        return self._select(
-            [column(name) for name in question.by],
-            sums,
-            f"{piece.table} AS r JOIN rollup_keys AS k ON k.id = r.key WHERE {' AND '.join(where)}",
-            values,
-        )
+            values.append(self._question.model)
+        return " AND ".join([*where, *["drill = 0"] * (not self._question.drills)])
 
     def _read_calls(self, piece: Piece, rolled: str) -> None:
         sums = [total(each) for each in (*SUMS.values(), *_NOW.values())]
@@ -191,14 +189,10 @@ class Reading:
             condition, before = labelled(name)
             where.append(condition)
             marks += [*before, value]
-        if question.model is not None:
-            where.append("? IN (model, served_by)")
-            marks.append(question.model)
-        if not question.drills:
-            where.append("drill = 0")
+        chosen = self._chosen(where, marks)
         deadline = "deadline_at" if "deadline_at" in self._has else "NULL"
         sums = [each.replace("deadline_at", deadline).replace(":now", repr(float(self._now))) for each in sums]
-        return self._select(columns, sums, f"calls WHERE {' AND '.join(where)}", [*values, *marks])
+        return self._select(columns, sums, f"calls WHERE {chosen}", [*values, *marks])
 
     def _select(self, keys: list[str], sums: list[str], rest: str, values: list[Any]) -> Iterator[tuple[Any, ...]]:
         group = f" GROUP BY {', '.join(str(n + 1) for n in range(len(keys)))}" if keys else ""

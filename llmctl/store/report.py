@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llmctl.core import days
 from llmctl.core.errors import LedgerUnusable, UsageError
 from llmctl.core.money import usd
-from llmctl.core.sketch import quantile, rank
+from llmctl.core.sketch import percentile, quantile
 from llmctl.store.db import uri
 from llmctl.store.history import opened
 from llmctl.store.reading import COLUMNS, COUNTS, TIMES, Group, Reading, is_label
@@ -129,8 +129,8 @@ def _numbers(group: Group) -> dict[str, Any]:
 
 
 def _percentile(group: Group, clock: int, percent: int) -> float | None:
-    values = sorted(group.values[clock])
-    told = values[rank(len(values), percent) - 1] if values else quantile(group.sketches[clock], percent)
+    exact = percentile(group.values[clock], percent, 3)
+    told = quantile(group.sketches[clock], percent) if exact is None else exact
     return None if told is None else round(told, 3)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmctl.core.sketch import both, bucket, dump, merge, quantile, rank, single
+from llmctl.core.sketch import both, bucket, dump, merge, percentile, quantile, single
 
 TIMES = st.lists(st.floats(0.011, 3e8, allow_nan=False), min_size=1, max_size=60)
 COUNTS = st.dictionaries(st.integers(0, 255), st.integers(-(2**63) + 1, 2**63 - 1), max_size=30)
@@ -25,8 +25,16 @@ def sketch(values: list[float]) -> dict[int, int]:
 @given(TIMES, PERCENTS)
 def test_a_percentile_is_within_five_per_cent_of_the_exact_one(values: list[float], percent: int) -> None:
     exact = sorted(values)[max(1, ceil(percent * len(values) / 100)) - 1]
-    assert sorted(values)[rank(len(values), percent) - 1] == exact
+    assert percentile(values, percent, 9) == round(exact, 9)
     assert quantile(sketch(values), percent) == pytest.approx(exact, rel=0.05)
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1), PERCENTS)
+def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[float], percent: int) -> None:
+    found = percentile(values, percent, 3)
+    assert found in values
+    assert sum(value <= found for value in values) * 100 >= percent * len(values)
+    assert sum(value < found for value in values) * 100 < percent * len(values)
 
 
 @given(TIMES, TIMES)
@@ -72,7 +80,7 @@ def test_a_damaged_sketch_is_never_a_crash(blob: bytes, other: object, percent: 
 
 
 def test_nothing_has_no_percentile_and_extremes_have_one() -> None:
-    assert quantile({}, 50) is None
+    assert quantile({}, 50) is percentile([], 50, 3) is None
     assert dump({5: 0}) == b""
     assert [bucket(value) for value in (-1.0, 0.0, 0.01, float("nan"), 1e300, float("inf"))] == [0, 0, 0, 0, 255, 255]
     assert quantile({0: 3}, 95) == 0.0

@@ -10,7 +10,7 @@ import pytest
 
 from llmctl.config.load import catalog_of
 from llmctl.lab.providers import Fault, Speed
-from llmctl.lab.simulate import Result, World, percentile, simulate
+from llmctl.lab.simulate import Result, World, simulate
 from llmctl.lab.traces import Row, denser
 from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.book import Keys
@@ -180,12 +180,6 @@ def test_the_document_adds_up_and_an_unknown_price_is_no_zero():
     assert [row["cost_usd"] for row in rows] == [pytest.approx(0.003), None]
     assert document["cost_usd"] is None
     assert 0.5 < document["latency_s"]["p50"] < document["latency_s"]["p99"] < 4
-
-
-def test_percentiles_are_those_of_the_nearest_rank():
-    values = [float(n) for n in range(100, 0, -1)]
-    assert [percentile(values, p) for p in (50, 95, 99)] == [50, 95, 99]
-    assert (percentile([7.0], 50), percentile([], 50)) == (7, None)
 
 
 @pytest.mark.full

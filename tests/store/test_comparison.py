@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llmctl.core.errors import LedgerUnusable
 from llmctl.core.record import Attempt, CallRecord, ulid
-from llmctl.store.comparison import percentile, records
+from llmctl.store.comparison import records
 from llmctl.store.ledger import SqliteLedger
 
 if TYPE_CHECKING:
@@ -108,11 +106,3 @@ def test_no_file_says_nothing_and_a_damaged_one_is_our_error(tmp_path):
     (tmp_path / "bad.db").write_bytes(b"no database at all, " * 100)
     with pytest.raises(LedgerUnusable, match="cannot read the ledger"):
         records(tmp_path / "bad.db")
-
-
-@given(st.lists(st.integers(0, 1000), min_size=1), st.integers(1, 100))
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values, percent):
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(value <= found for value in values) * 100 >= percent * len(values)
-    assert sum(value < found for value in values) * 100 < percent * len(values)
