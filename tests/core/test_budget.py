@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmctl.config.load import catalog_of
-from llmctl.core.budget import Allowance, Budgets, dollars
+from llmctl.core.budget import Allowance, Budgets, Standing, dollars
 from llmctl.core.errors import BudgetExceeded, ConfigInvalid
 from llmctl.core.money import NANO
 
@@ -49,6 +49,11 @@ def test_of_several_caps_of_one_call_the_lowest_that_refuses_counts() -> None:
     both.check_call(20)
     with pytest.raises(BudgetExceeded, match=r"more than the \$0\.00000002 that one call may"):
         both.check_call(31)
+
+
+def test_what_is_left_is_what_is_neither_spent_nor_reserved_and_never_less_than_nothing() -> None:
+    some = Standing(Allowance(), "day", 100, spent=60, reserved=30, began=0, ends=1)
+    assert [some.left, some._replace(spent=90).left, some._replace(limit=None).left] == [10, 0, None]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,11 @@ def test_parts_larger_than_the_whole_do_not_make_a_negative_cost():
     assert Price(0, 10**15, reasoning=2 * 10**15).cost_nanousd(Usage(0, 1, reasoning_tokens=5)) == 2
 
 
+def test_a_part_that_is_free_costs_nothing():
+    price = Price(10**15, 10**15, cached_input=0, cache_write=0, reasoning=0)
+    assert price.cost_nanousd(Usage(3, 2, cached_input_tokens=1, cache_write_tokens=2, reasoning_tokens=2)) == 0
+
+
 def test_reasoning_and_the_request_itself_may_have_prices_of_their_own():
     price = Price(0, 10**15, reasoning=3 * 10**15, request=5)
     assert price.cost_nanousd(Usage(0, 10, reasoning_tokens=4)) == 6 + 12 + 5

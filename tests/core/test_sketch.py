@@ -84,6 +84,7 @@ def test_nothing_has_no_percentile_and_extremes_have_one() -> None:
     assert dump({5: 0}) == b""
     assert [bucket(value) for value in (-1.0, 0.0, 0.01, float("nan"), 1e300, float("inf"))] == [0, 0, 0, 0, 255, 255]
     assert quantile({0: 3}, 95) == 0.0
+    assert quantile({5: -3, 9: 2}, 50) == quantile({9: 2}, 50), "what damage made negative is none"
 
 
 def test_a_sketch_is_small() -> None:

@@ -61,15 +61,37 @@ def test_no_usage_within_the_bounds_costs_more_than_the_worst_case(
     most, made = most_input(request, deployment, tokens), most_output(request, deployment)
     given_, cached, written, spoken, reasoned = shares
     usage = Usage(
-        round(given_ * most),
-        round(spoken * made),
-        round(cached * given_ * most / 2),
-        round(written * given_ * most / 2),
-        round(reasoned * spoken * made),
+        int(given_ * most),
+        int(spoken * made),
+        int(cached * int(given_ * most) / 2),
+        int(written * int(given_ * most) / 2),
+        int(reasoned * int(spoken * made)),
     )
     worst = worst_case(request, deployment, tokens)
     assert worst is not None
-    assert price.cost_nanousd(usage) <= worst + 1  # a nano-dollar of rounding
+    assert price.cost_nanousd(usage) <= worst
+
+
+NANO_A_TOKEN = 10**15
+GIVEN, MADE = 2 + 64 + 8, 7
+"""The bounds of "hi" with a cap of 7."""
+
+
+@pytest.mark.parametrize(
+    ("price", "worst"),
+    [
+        (Price(NANO_A_TOKEN, 0), GIVEN),
+        (Price(NANO_A_TOKEN, 0, cached_input=2 * NANO_A_TOKEN), 2 * GIVEN),
+        (Price(NANO_A_TOKEN, 0, cache_write=3 * NANO_A_TOKEN), 3 * GIVEN),
+        (Price(0, NANO_A_TOKEN), MADE),
+        (Price(0, NANO_A_TOKEN, reasoning=2 * NANO_A_TOKEN), 2 * MADE),
+        (Price(1, 0), 1),
+        (Price(0, 0, tiers=((GIVEN - 1, Price(NANO_A_TOKEN, 0)),)), GIVEN),
+        (Price(0, 0, tiers=((GIVEN, Price(NANO_A_TOKEN, 0)),)), 0),
+    ],
+)
+def test_the_worst_case_is_the_dearest_way_to_bill_the_bounds_rounded_up(price: Price, worst: int) -> None:
+    assert worst_case(asked(max_tokens=MADE), replace(WHO, price=price), 1) == worst
 
 
 @given(st.text(max_size=300))
@@ -80,6 +102,8 @@ def test_the_input_of_a_text_is_bound_by_its_bytes_and_by_three_times_its_estima
     size = len(text.encode("utf-8", "replace"))
     assert min(size, 3 * estimate) <= bound <= min(size, 3 * estimate + 64) + 100
     assert bound >= estimate or size < estimate
+    assert most_input(asked("a" * 1000), WHO, 10) == 3 * 10 + 64 + 64 + 8
+    assert most_input(HI, replace(WHO, context_window=5), 50) == 50, "a window that is set too small is none"
 
 
 @pytest.mark.parametrize(
@@ -91,9 +115,10 @@ def test_the_input_of_a_text_is_bound_by_its_bytes_and_by_three_times_its_estima
         ({}, {}, MOST_OUTPUT),
         ({}, {"reasoning": True}, MOST_REASONED),
         ({"reasoning_effort": "high"}, {}, MOST_REASONED),
+        ({"reasoning_effort": "none"}, {}, MOST_OUTPUT),
         ({"reasoning_tokens": 90_000}, {}, 90_000 + MOST_OUTPUT),  # Claude is asked for 8,192 beside its thoughts
         ({}, {"context_window": 500}, 500),
-        ({"max_tokens": 7, "extra": {"n": 3}}, {}, 21),
+        ({"max_tokens": 7, "extra": {"n": 2}}, {}, 14),
         ({"max_tokens": 7, "extra": {"max_completion_tokens": 70}}, {}, 70),
         ({"max_tokens": 7}, {"provider": Provider("x", dialect={"drop": ["max_tokens"]})}, MOST_OUTPUT),
     ],

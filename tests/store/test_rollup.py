@@ -93,6 +93,18 @@ def test_a_completion_repeated_swapped_or_replaced_counts_once(
     assert dump(path) == dump(tmp_path / "once.db")
 
 
+def test_a_row_that_an_older_llmctl_completed_counts_once_when_completed_again(path: Path, tmp_path: Path) -> None:
+    write(path, call(cost_nanousd=9), steps=STEPS[:2])
+    write(path, call())
+    write(tmp_path / "once.db", call())
+    assert dump(path) == dump(tmp_path / "once.db")
+
+
+def test_the_days_of_a_zone_that_nobody_knows_are_those_of_utc(path: Path) -> None:
+    write(path, call(), zone="Mars/Phobos")
+    assert query(path, "SELECT value FROM facts WHERE name = 'zone'") == [("UTC",)]
+
+
 def test_nothing_is_summed_up_of_a_call_that_has_not_ended(path: Path) -> None:
     write(path, call(state="started"))
     assert dump(path) == [[], []]
@@ -212,16 +224,17 @@ def test_a_file_of_an_older_llmctl_is_migrated_and_caught_up(path: Path) -> None
 
 def test_pruned_calls_stay_in_the_sums_and_out_of_what_is_made_anew(path: Path) -> None:
     day = 86_400
-    write(path, *(call(n, started_at=AT + n * day) for n in range(10)))
-    database = Database(path, STEPS)
     bound = int(AT + 5 * day) // day * day
+    kept, first = call(20, started_at=bound - 60.0), call(21, started_at=float(bound))
+    write(path, *(call(n, started_at=AT + n * day) for n in range(10)), kept, first)
+    database = Database(path, STEPS)
     database.write(lambda connection: note_pruned(connection, bound))
-    query(path, f"DELETE FROM calls WHERE started_at < {bound}")
+    query(path, f"DELETE FROM calls WHERE started_at < {bound - 60}")
     before = dump(path)
-    assert rollup.rebuild(database) == 5
+    assert rollup.rebuild(database) == 6
     database.close()
     assert dump(path) == before
-    assert Reports(path).report(Question(), NOW)["total"]["calls"] == 10
+    assert Reports(path).report(Question(), NOW)["total"]["calls"] == 12
 
 
 def test_the_ledger_rolls_up_what_it_writes(path: Path, tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_a_refusal_says_what_is_spent_reserved_and_asked_for_and_when_it_begins_
     assert caught.value.exit_code == 9
 
 
+def test_a_reservation_outlives_its_deadline_as_long_as_a_row_may_be_late(money: Money) -> None:
+    assert money.ask(call(1, deadline_at=NOON + 10), 100)
+    money.now = NOON + 10 + spend.SLACK_S - 1
+    assert not money.ask(call(2), 1)
+    money.now += 1
+    assert money.ask(call(2), 1)
+
+
 def test_an_attempt_more_replaces_what_the_call_had_reserved(money: Money) -> None:
     record = call()
     assert money.ask(record, 60)
@@ -250,17 +258,18 @@ def test_a_call_that_passes_both_shares_says_the_larger_one_and_a_row_written_tw
         money.ledger.close()
     assert [text[:3] for text in money.ledger.warnings] == ["80%"]
     again = Money(money.path)
-    again.end(call(), 90)
+    for cost in (90, 91):
+        again.end(call(), cost)
     assert again.ledger.warnings == []
 
 
 def test_without_a_budget_a_dear_day_is_said_once_and_refused_to_nobody(tmp_path: Path) -> None:
     money = Money(tmp_path, Budgets(zone="UTC"))
-    for n, dollars in enumerate((4.9, 0.2, 3, 9)):
+    for n, dollars in enumerate((4.9, 0.1, 3, 9)):
         money.begin(call(n))
         money.end(call(n), round(dollars * NANO))
     (said,) = money.ledger.warnings
-    assert said.startswith("$5.10 were spent today, and no budget is set")
+    assert said.startswith("$5.00 were spent today, and no budget is set")
 
 
 def test_without_a_budget_a_rush_of_calls_is_said_once_a_day_over_all_processes(tmp_path: Path) -> None:
@@ -283,6 +292,14 @@ def test_drills_are_charged_and_never_warn(tmp_path: Path) -> None:
         money.end(drill, 6 * NANO)
         assert money.ledger.warnings == []
     assert not money.ask(call(2), 2 * NANO + 1)
+
+
+def test_drills_are_no_rush(tmp_path: Path) -> None:
+    money = Money(tmp_path, Budgets(zone="UTC"))
+    for n in range(spend.RUSH_CALLS):
+        money.begin(call(n, drill=True))
+    money.end(call(spend.RUSH_CALLS), None)
+    assert money.ledger.warnings == []
 
 
 # ---------------------------------------------------------------- a ledger that cannot be counted on
@@ -347,6 +364,14 @@ def test_where_the_ledger_cannot_be_written_a_budget_that_refuses_sends_nothing(
             assert (caught.value.exit_code, bool(caught.value.hint)) == (3, True)
         else:
             money.reserve(call(2), 1)
+
+
+def test_what_only_a_warning_depends_on_need_not_be_known(tmp_path: Path) -> None:
+    (tmp_path / f"ledger.db.corrupt-{int(NOON) - 2 * 86_400}").touch()
+    both = (Allowance(daily=100), Allowance(monthly=100, refuses=False))
+    Money(tmp_path, Budgets(both, "UTC")).reserve(call(), 1)
+    with pytest.raises(LedgerUnusable, match="what was spent is not known"):
+        Money(tmp_path, Budgets((Allowance(monthly=100),), "UTC")).reserve(call(), 1)
 
 
 @pytest.mark.parametrize("damage", [(0, 16), (100, 4096)], ids=["no database", "no schema"])
