@@ -16,7 +16,7 @@ import typer
 from llmctl.cli.context import of
 from llmctl.cli.options import Json, examples
 from llmctl.cli.output import one_line, print_json, safe, say, table, write
-from llmctl.core.money import CONFIGURED, FREE
+from llmctl.core.money import CONFIGURED, FREE, PARTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from llmctl.core.prices import Dated, Model
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=False)
-_AMOUNTS = ("input", "output", "cached_input", "cache_write", "reasoning")
 _SPARE = ("reasoning", "cache_write", "cached_input")  # where room is short
 _SHOWN = 20  # disagreements told to a person
 _OLD_DAYS = 180
@@ -70,9 +69,9 @@ def list_(
         print_json(rows)
     elif rows:
         cells = [{**row, **_cells(row), "model": f"{row['provider']}/{row['model']}"} for row in rows]
-        columns = ["model", *_AMOUNTS, "tiers", "context_window", "valid_from", "version"]
+        columns = ["model", *PARTS, "tiers", "context_window", "valid_from", "version"]
         spare = ["version", "reasoning", "cache_write", "context_window", "valid_from", "tiers"]
-        table(columns, cells, right=(*_AMOUNTS, "context_window"), keep=("model",), spare=spare)
+        table(columns, cells, right=(*PARTS, "context_window"), keep=("model",), spare=spare)
     else:
         say("no such model in the price table: what it costs is unknown, unless the configuration has a `price`")
 
@@ -99,7 +98,7 @@ def show(
     found = [_resolved(prices_, each, instant) for each in context.catalog.resolve(model).deployments]
     if as_json:
         moment = datetime.fromtimestamp(instant, UTC).isoformat(timespec="seconds")
-        print_json({"name": model, "at": moment, "table": prices_.version, "deployments": found})
+        print_json({"name": model, "at": moment, "table": prices_.table.version, "deployments": found})
         return
     for each in found:
         write(safe(f"{each['deployment']}: {each['why']}\n"))
@@ -109,7 +108,7 @@ def show(
         ]
         if rows:
             whole = ("valid_from", "tiers", "in_force")
-            table(["valid_from", *_AMOUNTS, "tiers", "in_force"], rows, right=_AMOUNTS, keep=whole, spare=_SPARE)
+            table(["valid_from", *PARTS, "tiers", "in_force"], rows, right=PARTS, keep=whole, spare=_SPARE)
 
 
 @app.command(
@@ -156,36 +155,27 @@ def check(ctx: typer.Context, as_json: Json = False) -> None:
         if group.deployments
         for each in context.catalog.resolve(group.name).deployments
     ]
-    age = (datetime.now(UTC).date() - date.fromisoformat(prices_.date)).days
-    facts = {"source": prices_.source, "version": prices_.table.release, "date": prices_.date, "age_days": age}
+    used = prices_.table
+    age = (datetime.now(UTC).date() - date.fromisoformat(used.date)).days
+    facts = {"source": used.source, "version": used.release, "date": used.date, "age_days": age}
     unpriced = sorted({row["served_by"] for row in rows if row["price"] is None})
-    installed = _installed(prices_.table)
+    installed = _installed(used)
     if as_json:
-        document = {"table": {"path": str(prices_.table.path), **facts}, "deployments": rows, "unpriced": unpriced}
+        document = {"table": {"path": str(used.path), **facts}, "deployments": rows, "unpriced": unpriced}
         print_json({**document, "installed": installed})
         return
-    cells = [
-        {**row, "price": row["version"] or "unknown", "deprecated": "yes" if row["deprecated"] else ""} for row in rows
-    ]
-    table(
-        ["group", "deployment", "served_by", "price", "deprecated"],
-        cells,
-        keep=("price", "deprecated"),
-        spare=("deployment",),
-    )
+    cells = [{**row, "price": row["version"] or "unknown", "deprecated": "yes" * row["deprecated"]} for row in rows]
+    columns = ["group", "deployment", "served_by", "price", "deprecated"]
+    table(columns, cells, keep=("price", "deprecated"), spare=("deployment",))
     old = f"; `{_UPDATE}` may know newer ones" if age > _OLD_DAYS else ""
-    write(safe(f"table: {prices_.version}, {age} days old{old}\n"))
+    write(safe(f"table: {used.version}, {age} days old{old}\n"))
     write(safe(f"unpriced: {', '.join(unpriced) or 'none'}\n"))
     if installed is not None:
         changed = installed["disagreements"]
         write(safe(f"genai-prices {installed['version']} is installed: {len(changed)} rows differ\n"))
         for row in changed[:_SHOWN]:
-            write(
-                safe(
-                    one_line(f"  {row['what']}: {row['provider']}/{row['model']}: {row['ours']} -> {row['theirs']}")
-                    + "\n"
-                )
-            )
+            what = f"{row['what']}: {row['provider']}/{row['model']}: {row['ours']} -> {row['theirs']}"
+            write(f"  {one_line(what)}\n")
 
 
 _UPDATE = "llmctl cost prices update"
@@ -233,14 +223,12 @@ def _listed(provider: str, found: Model, at: float) -> dict[str, Any]:
 
 
 def _priced(price: Price | None) -> dict[str, Any]:
-    if price is not None:
-        return price.as_json()
-    return {**dict.fromkeys((*_AMOUNTS, "request")), "tiers": []}
+    return price.as_json() if price else {**dict.fromkeys((*PARTS, "request")), "tiers": []}
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
     """The amounts of a row as a person reads them."""
-    amounts = {key: None if row[key] is None else format(row[key], ".10g") for key in _AMOUNTS}
+    amounts = {key: None if row[key] is None else format(row[key], ".10g") for key in PARTS}
     tiers = ", ".join(f">{each['above_tokens']}: {each['input']:.10g}/{each['output']:.10g}" for each in row["tiers"])
     return {**amounts, "tiers": tiers or None}
 
@@ -259,7 +247,7 @@ def _resolved(prices_: PriceTable, deployment: Deployment, at: float) -> dict[st
         "why": _why(deployment, found, by_hand, price),
         "version": price.version if price else None,
         "price": price.as_json() if price else None,
-        "looked_up": key and {"provider": key.provider, "name": key.name, "exact": key.exact},
+        "looked_up": key and key._asdict(),
         "row": found and f"{found.provider}/{found.id}",
         "context_window": found.context_window if found else None,
         "deprecated": found.deprecated if found else False,

@@ -32,7 +32,10 @@ T = TypeVar("T")
 
 
 class Table:
-    """One file's table. Raises ConfigInvalid for one that is no table of this format."""
+    """One file's table: `source` is whose data, `date` the day as of which it holds, `version` what ledger rows say.
+
+    Raises ConfigInvalid for one that is no table of this format.
+    """
 
     def __init__(self, data: bytes, path: Path) -> None:
         """Reads the header only."""
@@ -103,7 +106,7 @@ def sought(deployment: Deployment) -> Sought | None:
 class PriceTable:
     """The table in force: the user's own when it is not older than the one that llmctl ships.
 
-    `warnings` collects what a person must hear, once.
+    `table` is the one that is read; `warnings` collects what a person must hear, once.
     """
 
     def __init__(self, own: Path | None, shipped: Path = SHIPPED) -> None:
@@ -112,34 +115,14 @@ class PriceTable:
         self._found: dict[Sought, Model | None] = {}
         data = read(shipped)
         assert data is not None, "the price table is part of the package"
-        self._shipped = self._table = Table(data, shipped)
+        self._shipped = self.table = Table(data, shipped)
         try:
             mine = None if own is None else read(own)
             if own is not None and mine is not None:
                 table = Table(mine, own)
-                self._table = table if table.date >= self._shipped.date else self._shipped
+                self.table = table if table.date >= self._shipped.date else self._shipped
         except ConfigInvalid as error:
             self._leave(f"{error.message}; {error.hint}")
-
-    @property
-    def table(self) -> Table:
-        """The table that is read."""
-        return self._table
-
-    @property
-    def version(self) -> str:
-        """What it is, as ledger rows name it: source, release and date."""
-        return self._table.version
-
-    @property
-    def date(self) -> str:
-        """The day as of which its prices hold."""
-        return self._table.date
-
-    @property
-    def source(self) -> str:
-        """Whose data it is."""
-        return self._table.source
 
     def find(self, deployment: Deployment) -> Model | None:
         """The row of `deployment`, None when the table has none."""
@@ -156,12 +139,12 @@ class PriceTable:
 
     def _read(self, what: Callable[[Table], T]) -> T:
         try:
-            return what(self._table)
+            return what(self.table)
         except ValueError as error:
-            if self._table is self._shipped:
+            if self.table is self._shipped:
                 raise
-            self._leave(f"{self._table.path}: {error}; {_ASK_AGAIN}")
-            return what(self._table)
+            self._leave(f"{self.table.path}: {error}; {_ASK_AGAIN}")
+            return what(self.table)
 
     def price(self, deployment: Deployment, at: float) -> Price | None:
         """What `deployment` costs at `at` (Unix seconds), None when that is unknown."""
@@ -169,7 +152,7 @@ class PriceTable:
         return found and found.price(at)
 
     def _leave(self, why: str) -> None:
-        self._table = self._shipped
+        self.table = self._shipped
         self._found.clear()
         self.warnings.append(f"the price table that llmctl came with is used: {why}")
 

@@ -54,9 +54,7 @@ class Price(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """USD per million tokens and per request, as JSON has them; what has no price of its own is null."""
-        amounts = {
-            name: getattr(self, name) for name in ("input", "output", "cached_input", "cache_write", "reasoning")
-        }
+        amounts = {name: getattr(self, name) for name in PARTS}
         return {
             **{name: None if amount is None else amount / ATTO for name, amount in amounts.items()},
             "request": self.request / NANO,
@@ -81,6 +79,10 @@ class Price(NamedTuple):
         )
         unit = _MILLION * NANO
         return self.request + (total + unit // 2) // unit
+
+
+PARTS = Price._fields[:5]
+"""What tokens have a price for."""
 
 
 def usd(nanousd: int | None) -> float | None:

@@ -209,7 +209,7 @@ def test_the_seed_models_are_priced_offline(name: str, base_model: str, plain: f
     price = found.price(datetime(2026, 11, 20, tzinfo=UTC).timestamp())
     assert price is not None
     assert (price.as_json()["input"], price.as_json()["output"], found.context_window) == (plain, made, window)
-    assert price.version == table.version == f"{table.source} 0.2.3 {table.date}"
+    assert price.version == table.table.version == f"{table.table.source} 0.2.3 {table.table.date}"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def own(path: Path, data: bytes) -> PriceTable:
 
 def test_the_users_own_table_is_used_unless_it_is_older(tmp_path: Path):
     mine = own(tmp_path, NEWER + ROW)
-    assert (mine.find(deployment("gpt-4o")).price(0).as_json()["input"], mine.version, mine.warnings) == (
+    assert (mine.find(deployment("gpt-4o")).price(0).as_json()["input"], mine.table.version, mine.warnings) == (
         7,
         "me 1 2099-01-01",
         [],
@@ -318,8 +318,8 @@ def test_the_users_own_table_is_used_unless_it_is_older(tmp_path: Path):
     same = own(tmp_path, NEWER.replace(b"2099-01-01", shipped().date.encode()) + ROW)
     assert same.find(deployment("gpt-4o")).price(0).as_json()["input"] == 7
     older = own(tmp_path, NEWER.replace(b"2099", b"2020") + ROW)
-    assert (older.version, older.warnings) == (shipped().version, [])
-    assert PriceTable(tmp_path / "none").version == shipped().version
+    assert (older.table.version, older.warnings) == (shipped().version, [])
+    assert PriceTable(tmp_path / "none").table.version == shipped().version
 
 
 @pytest.mark.parametrize(
