@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from functools import partial
+from importlib import import_module
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -109,33 +111,16 @@ def sinks(otel: str, *, sentry: bool, hooks: list[str]) -> Iterable[tuple[str, C
     """Everyone who is to be told, by name, and how each is made: slowly, and perhaps not at all."""
     if otel:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = otel
-
-        def spans() -> Sink:
-            from llmctl.run.otel import Spans
-
-            return Spans(os.environ)
-
-        def metrics() -> Sink:
-            from llmctl.run.otel import Metrics
-
-            return Metrics(os.environ)
-
         # Two, for one of them may have to wait: Langfuse takes traces only.
-        yield from (("otel traces", spans), ("otel metrics", metrics))
+        yield "otel traces", lambda: import_module("llmctl.run.otel").Spans(os.environ)
+        yield "otel metrics", lambda: import_module("llmctl.run.otel").Metrics(os.environ)
     if sentry:
-
-        def errors() -> Sink:
-            from llmctl.run.sentry import Errors
-
-            return Errors(os.environ)
-
-        yield "sentry", errors
+        yield "sentry", lambda: import_module("llmctl.run.sentry").Errors(os.environ)
     for name in hooks:
-        yield f"hook {name}", lambda name=name: Hook(name)  # type: ignore[misc]
+        yield f"hook {name}", partial(Hook, name)
 
 
 def _function(name: str) -> Callable[[Told], object]:
-    from importlib import import_module
     from importlib.metadata import entry_points
 
     module, colon, attribute = name.partition(":")
