@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli.context import of
+from llmctl.cli.ledger_choice import Since, Until  # noqa: TC001 - typer reads the annotations
 from llmctl.cli.money_table import (
     BARS,
     Column,
@@ -28,7 +29,7 @@ from llmctl.cli.money_table import (
     short,
     terminal,
 )  # fmt: skip
-from llmctl.cli.options import Json, examples, tags_of
+from llmctl.cli.options import Csv, Json, examples, not_both, tags_of
 from llmctl.cli.output import one_line, print_json, say, write
 from llmctl.core.errors import UsageError
 from llmctl.core.money import nano, usd
@@ -46,17 +47,15 @@ EXAMPLES = examples(
 EXIT_OVER = 100
 _LONGEST_DAYS = 3660
 """What a sparkline looks back on: one call of a clock that was wrong does not make it ages long."""
-_BY = ("day", "week", "month", "model", "provider", "group", "session", "deployment", "tag:KEY")
+_BY = "day, week, month, model, provider, group, session, deployment, tag:KEY (repeat); default: model."
 
 
 def report(
     ctx: typer.Context,
     *,
-    by: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help=f"{', '.join(_BY)} (repeat); default: model.")
-    ] = None,
-    since: Annotated[str, typer.Option(metavar="WHEN", help="From then on: 24h, 7d ago, or an ISO date.")] = "",
-    until: Annotated[str, typer.Option(metavar="WHEN", help="Up to before then: 24h, 7d ago, or an ISO date.")] = "",
+    by: Annotated[list[str] | None, typer.Option(metavar="KEY", help=_BY)] = None,
+    since: Since = "",
+    until: Until = "",
     timezone: Annotated[
         str, typer.Option(metavar="ZONE", help="Whose days and dates: local, UTC, or such as Europe/Berlin.")
     ] = "local",
@@ -71,14 +70,13 @@ def report(
         float | None, typer.Option(metavar="USD", help=f"Exit {EXIT_OVER} when the total is above.")
     ] = None,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values, with a header line.")] = False,
+    as_csv: Csv = False,
 ) -> None:
     """Report what calls cost, and where it went."""
     from time import time
 
     context = of(ctx, json=as_json)
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", hint="give one of them")
+    not_both(as_json, as_csv)
     if fail_over is not None and not 0 <= fail_over < 1e9:
         raise UsageError(f"--fail-over {fail_over:g} is no amount", hint="USD, such as --fail-over 5")
     from llmctl.store.report import Question, Reports
@@ -86,7 +84,7 @@ def report(
     now = time()
     since_at, until_at = _range(since, until, timezone, now)
     question = Question(
-        by=tuple(dict.fromkeys(_grouping(word) for word in by or ["model"])),
+        by=tuple(dict.fromkeys(by or ["model"])),
         since=since_at, until=until_at, zone=timezone, model=model or None, session=session or None,
         tags=tuple(tags_of(tag or [])), drills=drills, exact=exact,
     )  # fmt: skip
@@ -99,17 +97,6 @@ def report(
     else:
         _show(past)
     _judge(past, fail_over, quiet=as_json)
-
-
-def _grouping(word: str) -> str:
-    """`word` if calls can be grouped by it. Raises UsageError."""
-    if word in _BY[:-1] or (word.startswith("tag:") and len(word) > len("tag:")):
-        return word
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, _BY, n=1)
-    hint = f"did you mean --by {near[0]}?" if near else f"one of: {', '.join(_BY)}"
-    raise UsageError(f"--by {one_line(word)!r} is nothing to group by", hint=hint)
 
 
 def _range(since: str, until: str, zone: str, now: float) -> tuple[float | None, float | None]:

@@ -12,7 +12,7 @@ import typer
 
 from llmctl.cli.context import of
 from llmctl.cli.money_table import Column, draw, money, print_csv, print_plain, seconds, short, terminal
-from llmctl.cli.options import Json, examples
+from llmctl.cli.options import Csv, Json, examples, not_both
 from llmctl.cli.output import one_line, print_json, write
 from llmctl.core.errors import UsageError
 from llmctl.core.money import ATTO, nano
@@ -72,7 +72,7 @@ def compare(
     ] = SINCE,
     sort: Annotated[Sort, typer.Option(metavar="BY", help="Or: " + ", ".join(Sort) + ".")] = Sort.calls,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values, with a header line.")] = False,
+    as_csv: Csv = False,
 ) -> None:
     """Compare models: speed, errors, what was really paid, prices and context windows."""
     from time import time
@@ -81,8 +81,7 @@ def compare(
     from llmctl.store.comparison import Record, records
 
     context = of(ctx, json=as_json)
-    if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other", hint="give one of them")
+    not_both(as_json, as_csv)
     seen = records(context.places.ledger, parse_instant(since, time(), None))
     facts = _Facts(context)
     names = dict.fromkeys(each for name in models or [] for each in facts.served_by(name, seen)) if models else seen

@@ -12,6 +12,8 @@ from llmctl.core.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
+Csv = Annotated[bool, typer.Option("--csv", help="Comma-separated values, with a header line.")]
+
 
 class Strategy(StrEnum):
     """As in `routing.balance`, whose import would cost `--help` its quickness; a test compares the two."""
@@ -51,6 +53,12 @@ def fallbacks_of(named: list[str] | None, *, none: bool) -> list[str] | None:
     for name in named or []:
         named_model("--fallback", name)
     return [] if none else named
+
+
+def not_both(as_json: bool, as_csv: bool) -> None:
+    """Raises UsageError where two forms of the answer are asked for."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", hint="give one of them")
 
 
 def named_model(option: str, name: str | None) -> str | None:

@@ -139,8 +139,12 @@ def _check(question: Question) -> None:
     days.zone_info(question.zone)
     for name in question.by:
         if name not in TIMES and name not in COLUMNS and (not is_label(name) or name == "tag:"):
-            known = ", ".join((*TIMES, *COLUMNS, "session", "tag:KEY"))
-            raise UsageError(f"{name[:40]!r} is nothing to group by", hint=f"one of: {known}")
+            from difflib import get_close_matches
+
+            known = (*TIMES, *COLUMNS, "session", "tag:KEY")
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean --by {near[0]}?" if near else f"one of: {', '.join(known)}"
+            raise UsageError(f"--by {name[:40]!r} is nothing to group by", hint=hint)
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:

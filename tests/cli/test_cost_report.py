@@ -357,7 +357,7 @@ REFUSED = {
     "--by modle": "did you mean --by model?",
     "--by tag": "did you mean --by tag:KEY?",
     "--by tag:": "did you mean --by tag:KEY?",
-    "--by nonsense": "one of: day, week, month, model, provider, group, session, deployment, tag:KEY",
+    "--by nonsense": "one of: day, week, month, model, provider, group, deployment, session, tag:KEY",
     "--since soon": "write how long ago",
     "--until 2026-13-01": "write how long ago",
     "--since 2026-11-02 --until 2026-11-02": "swap them",
