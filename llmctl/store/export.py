@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 from llmctl.store.db import uri
 from llmctl.store.files import size
 from llmctl.store.history import new_file
-from llmctl.store.rollup import Rollups
+from llmctl.store.rollup import catch_up_alone
 from llmctl.store.schema import CALLS, STEPS, TABLES, columns_of, has_search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from llmctl.store.history import Filter, History
 
 FORMATS = {"jsonl": (".jsonl", ".ndjson", ".json"), "csv": (".csv",), "sqlite": (".db", ".sqlite", ".sqlite3")}
 """How the names of their files end; any other is of JSON lines."""
 _COLUMNS = (*CALLS, "interrupted", "tags")
-_AT_ONCE = 1000
 _PIECE = 1 << 16
 
 
@@ -112,9 +111,7 @@ def _finish(path: str) -> None:
         if has_search(connection):
             connection.execute("INSERT INTO search (search) VALUES ('rebuild')")
             connection.execute("UPDATE content SET indexed = 1")
-        rollups = Rollups(connection)
-        while _in_one(connection, lambda: rollups.catch_up(_AT_ONCE)):
-            pass
+        catch_up_alone(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
 
@@ -124,10 +121,3 @@ def _connected(path: str) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(uri(path, "rw"), uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = OFF")  # what is not whole is thrown away
         yield connection
-
-
-def _in_one(connection: sqlite3.Connection, work: Callable[[], int]) -> int:
-    connection.execute("BEGIN")
-    done = work()
-    connection.execute("COMMIT")
-    return done

@@ -21,10 +21,10 @@ from llmctl.store.db import SIDE_FILES, Database, damaged, is_corrupt
 from llmctl.store.files import free_name, identity
 from llmctl.store.history import open_to_read
 from llmctl.store.recover import Finds
-from llmctl.store.rollup import CLOCKS, catch_up, rebuild
+from llmctl.store.rollup import CLOCKS, catch_up, note_pruned, rebuild
 from llmctl.store.schema import CALLS, ROLLUP_KEYS, STEPS, SUMS, TABLES, has_fts5, has_search, make_search
 from llmctl.store.spool import Spool
-from llmctl.store.upkeep import merge_waiting, note_pruned
+from llmctl.store.upkeep import merge_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,14 +22,14 @@ from llmctl.core.sketch import percentile, quantile
 from llmctl.store.db import uri
 from llmctl.store.history import opened
 from llmctl.store.reading import COLUMNS, COUNTS, TIMES, Group, Reading, is_label
-from llmctl.store.rollup import Rollups
+from llmctl.store.rollup import catch_up_alone
 from llmctl.store.schema import STEPS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _LEAST_LEFT = 2_000
-_CATCH_UP_S, _AT_ONCE = 2.0, 5_000
+_CATCH_UP_S = 2.0
 _SHOWN = {name: name for name in COUNTS if not name.endswith("_nanousd") and name not in ("cached", "priced_calls")}
 _SHOWN["cache_hits"] = "cached"
 _AMOUNTS = ("fallback_cost", "saved_by_cache", "saved_by_routing", "wasted")
@@ -165,12 +165,6 @@ def _iso(instant: float | None, zone: str) -> str | None:
 
 def _catch_up(path: str) -> None:
     """Roll up what was left, for a bounded time, giving way to writers; what is left then is read from the rows."""
-    until = monotonic() + _CATCH_UP_S
     with closing(sqlite3.connect(uri(path, "rw"), uri=True, isolation_level=None, timeout=0.2)) as connection:
         connection.execute("PRAGMA synchronous = NORMAL")
-        rollups = Rollups(connection)
-        done = 1
-        while done and monotonic() < until:
-            connection.execute("BEGIN IMMEDIATE")
-            done = rollups.catch_up(_AT_ONCE)
-            connection.execute("COMMIT")
+        catch_up_alone(connection, until=monotonic() + _CATCH_UP_S)

@@ -186,15 +186,21 @@ def _negative(row: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*row[:_FIRST_SUM], *(-amount for amount in row[_FIRST_SUM:_FIRST_CLOCK]), *clocks)
 
 
-def catch_up(database: Database, *, until: float = inf) -> int:
-    """How many calls were rolled up that were not, in transactions short enough for others to write between.
-
-    Begins none after `until` (monotonic seconds).
-    """
+def catch_up(database: Database) -> int:
+    """How many calls were rolled up that were not, in transactions short enough for others to write between."""
     done = 0
-    while monotonic() < until and (some := database.write(lambda connection: Rollups(connection).catch_up(_AT_ONCE))):
+    while some := database.write(lambda connection: Rollups(connection).catch_up(_AT_ONCE)):
         done += some
     return done
+
+
+def catch_up_alone(connection: sqlite3.Connection, *, until: float = inf) -> None:
+    """The same over a connection of one's own, beginning nothing after `until` (monotonic). Raises sqlite3.Error."""
+    rollups, done = Rollups(connection), 1
+    while done and monotonic() < until:
+        connection.execute("BEGIN IMMEDIATE")
+        done = rollups.catch_up(_AT_ONCE)
+        connection.execute("COMMIT")
 
 
 def rebuild(database: Database) -> int:
@@ -207,6 +213,13 @@ def pruned_before(connection: sqlite3.Connection) -> int:
     """From when on no call was ever pruned, where a day of the ledger begins; 0: none was. Older sums stay for good."""
     found = connection.execute("SELECT value FROM facts WHERE name = 'pruned_before'").fetchone()
     return int(found[0]) if found else 0
+
+
+def note_pruned(connection: sqlite3.Connection, instant: int) -> None:
+    """Note that calls begun before `instant`, where a day begins, need not be there: rollups alone know of them."""
+    if instant > pruned_before(connection):
+        noted = "INSERT OR REPLACE INTO facts (name, value) VALUES ('pruned_before', ?)"
+        connection.execute(noted, (str(instant),))
 
 
 def _adding(table: str) -> str:

@@ -20,7 +20,7 @@ from llmctl.store.checkup import beside
 from llmctl.store.cover import ROLLED_FROM, ROLLED_UNTIL, ledger_zone
 from llmctl.store.db import Database
 from llmctl.store.expiry import OLD_TEXT, OVER_AT, forget_old, forget_texts
-from llmctl.store.rollup import Rollups, pruned_before
+from llmctl.store.rollup import Rollups, note_pruned
 from llmctl.store.rows import Rows
 from llmctl.store.schema import STEPS, columns_of, has_search
 from llmctl.store.spool import Spool
@@ -94,16 +94,6 @@ def merge_waiting(database: Database, spool: Spool) -> int:
     while some := spool.merge(put):
         merged += some
     return merged
-
-
-def note_pruned(connection: sqlite3.Connection, instant: int) -> None:
-    """Note that calls begun before `instant`, where a day begins, need not be there: rollups alone know of them."""
-    if instant > pruned_before(connection):
-        connection.execute(
-            "INSERT INTO facts (name, value) VALUES ('pruned_before', ?) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-            (str(instant),),
-        )
 
 
 def _check(connection: sqlite3.Connection, database: Database) -> None:

@@ -19,7 +19,6 @@ from llmctl.store.ledger import SqliteLedger
 from llmctl.store.report import Question, Reports
 from llmctl.store.rows import Rows, begun, ended
 from llmctl.store.schema import STEPS, SUMS
-from llmctl.store.upkeep import note_pruned
 from tests.store.test_report import FIRST, NOW, ZONES, Ledger
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ def test_pruned_calls_stay_in_the_sums_and_out_of_what_is_made_anew(path: Path) 
     kept, first = call(20, started_at=bound - 60.0), call(21, started_at=float(bound))
     write(path, *(call(n, started_at=AT + n * day) for n in range(10)), kept, first)
     database = Database(path, STEPS)
-    database.write(lambda connection: note_pruned(connection, bound))
+    database.write(lambda connection: rollup.note_pruned(connection, bound))
     query(path, f"DELETE FROM calls WHERE started_at < {bound - 60}")
     before = dump(path)
     assert rollup.rebuild(database) == 6
