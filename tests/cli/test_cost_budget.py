@@ -33,7 +33,7 @@ def dollars(nanousd: int) -> str:
     return f"{nanousd / 1e9:.9f}"
 
 
-@pytest.mark.parametrize("processes", [8, pytest.param(50, marks=pytest.mark.full)])
+@pytest.mark.parametrize("processes", [4, pytest.param(50, marks=pytest.mark.full)])
 def test_processes_that_race_for_the_last_dollar_never_spend_more_and_as_many_as_fit_are_served(
     cli: Cli, processes: int
 ) -> None:

@@ -159,8 +159,9 @@ def test_a_damaged_line_is_refused(text: str):
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.floats() | st.text(),
-        lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        st.none() | st.booleans() | st.floats() | st.text(max_size=9),
+        lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=3), each, max_size=3),
+        max_leaves=8,
     )
 )
 def test_no_line_whatever_ends_in_another_error(value: Any):
