@@ -23,7 +23,7 @@ _ATTEMPTS = """
 SELECT a.provider || '/' || a.model, a.provider, a.call_id, a.outcome, a.started_at, a.first_token_ms, a.latency_ms,
        a.input_tokens, a.output_tokens, a.cost_nanousd
 FROM calls AS c JOIN attempts AS a ON a.call_id = c.id
-WHERE c.drill = 0 AND c.state <> 'cached' AND c.command <> 'models check' AND c.started_at >= ? AND c.started_at < ?
+WHERE c.drill = 0 AND c.state <> 'cached' AND c.command <> 'models check' AND c.started_at >= ?
 """
 _LEAST_SPOKEN_MS = 20.0
 """An answer that came in less after its first token came in one piece: how fast it was made, nobody saw."""
@@ -118,15 +118,14 @@ class Record:
         }
 
 
-def records(path: Path | str, since: float | None = None, until: float | None = None) -> dict[str, Record]:
-    """What the calls begun in [since, until) say of each model that was asked, by `provider/model`.
+def records(path: Path | str, since: float = 0.0) -> dict[str, Record]:
+    """What the calls begun since then say of each model that was asked, by `provider/model`.
 
     A file that is not there has none. Raises LedgerUnusable.
     """
-    bounds = (since if since is not None else 0.0, until if until is not None else float("inf"))
     found: dict[str, Record] = {}
     with opened(os.fspath(path)) as connection:
-        for row in connection.execute(_ATTEMPTS, bounds) if connection is not None else ():
+        for row in connection.execute(_ATTEMPTS, (since,)) if connection is not None else ():
             record = found.get(row[0])
             if record is None:
                 record = found[row[0]] = Record(row[0])

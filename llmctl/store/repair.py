@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmctl.store.recover import Row
-    from llmctl.store.schema import Value
 
 _AT_ONCE = 200
 _FULLER = {
@@ -111,12 +110,12 @@ def _put(database: Database, table: str, rows: Iterator[Row]) -> int:
     insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT {_FULLER[table]}"  # noqa: S608
     written = 0
     while some := [list(row.values()) for row in islice(rows, _AT_ONCE)]:
-
-        def put(connection: sqlite3.Connection, some: list[list[Value]] = some) -> int:
-            return connection.executemany(insert, some).rowcount
-
-        written += database.write(put)
+        written += database.write(partial(_execute, statement=insert, rows=some))
     return written
+
+
+def _execute(connection: sqlite3.Connection, statement: str, rows: list[Any]) -> int:
+    return connection.executemany(statement, rows).rowcount
 
 
 def _put_sums(database: Database, finds: Finds) -> None:
@@ -134,13 +133,9 @@ def _put_sums(database: Database, finds: Finds) -> None:
         )
         rows = finds.sums(table)
         while some := list(islice(rows, _AT_ONCE)):
-            keys, whole = [each[0] for each in some], [[*rest[:3], *key, *rest[3:]] for key, rest in some]
-
-            def put(connection: sqlite3.Connection, keys: Any = keys, whole: Any = whole, insert: str = insert) -> None:
-                connection.executemany(new_key, keys)
-                connection.executemany(insert, whole)
-
-            database.write(put)
+            whole = [[*rest[:3], *key, *rest[3:]] for key, rest in some]
+            database.write(partial(_execute, statement=new_key, rows=[key for key, _ in some]))
+            database.write(partial(_execute, statement=insert, rows=whole))
     database.write(lambda connection: note_pruned(connection, finds.pruned_before))
 
 
