@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core import days
 from llmctl.core.sketch import dump, merge
 from llmctl.store.cover import PERIODS, Piece, known_zone, labelled, ledger_zone, machine_zone, pieces, total
 from llmctl.store.expiry import OVER_AT
-from llmctl.store.rollup import CLOCKS, QUARTER, teach
+from llmctl.store.rollup import CLOCKS, QUARTER, aggregate, teach
 from llmctl.store.schema import QUARTER_S, SUMS, columns_of
 
 if TYPE_CHECKING:
@@ -65,13 +66,12 @@ class Reading:
         self._now = now
         self._since = float("-inf") if question.since is None else question.since
         self._until = float("inf") if question.until is None else question.until
-        self._days: dict[int, str] = {}
         self._groups: dict[tuple[str | None, ...], Group] = {}
         self._has = frozenset(columns_of(connection, "calls"))
         teach(connection)
-        connection.create_function("day_of", 1, self._day_of, deterministic=True)
-        connection.create_aggregate("merged", 1, _Merged)  # type: ignore[arg-type]
-        connection.create_aggregate("collected", 1, _Collected)  # type: ignore[arg-type]
+        connection.create_function("day_of", 1, cache(partial(days.day_of, zone=self._zone)), deterministic=True)
+        connection.create_aggregate("merged", 1, aggregate(dict[int, int], merge, dump))
+        connection.create_aggregate("collected", 1, aggregate(lambda: array("d"), _collect, array.tobytes))
 
     def groups(self) -> dict[tuple[str | None, ...], Group]:
         """What is told of the calls of each key."""
@@ -104,12 +104,6 @@ class Reading:
             if quarter is not None and (first is None or quarter + QUARTER_S <= first):  # its rows were pruned
                 return quarter
         return first
-
-    def _day_of(self, quarter: int) -> str:
-        day = self._days.get(quarter)
-        if day is None:
-            day = self._days[quarter] = days.day_of(quarter, self._zone)
-        return day
 
     def _key(self, found: Iterable[str | None]) -> tuple[str | None, ...]:
         """The key of a group, from what a query answered for each word of `by`: of any time, the day."""
@@ -200,31 +194,9 @@ class Reading:
         return self._connection.execute(sql, values)
 
 
-class _Merged:
-    """The aggregate `merged(sketch)`: the sketch of all."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
-
-    def step(self, blob: object) -> None:
-        merge(self._counts, blob)
-
-    def finalize(self) -> bytes:
-        return dump(self._counts)
-
-
-class _Collected:
-    """The aggregate `collected(number)`: all of them, as the bytes of an array of doubles."""
-
-    def __init__(self) -> None:
-        self._values = array("d")
-
-    def step(self, value: object) -> None:
-        if isinstance(value, int | float):
-            self._values.append(value)
-
-    def finalize(self) -> bytes:
-        return self._values.tobytes()
+def _collect(values: array[float], value: object) -> None:
+    if isinstance(value, int | float):
+        values.append(value)
 
 
 def is_label(name: str) -> bool:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core import days
-from llmctl.core.sketch import both, bucket, dump, merge, single
+from llmctl.core.sketch import Sketch, both, bucket, dump, merge, single
 from llmctl.store.cover import PERIODS, ROLLED_FROM, ROLLED_UNTIL, known_zone, ledger_zone, machine_zone, total
 from llmctl.store.schema import QUARTER_S, ROLLUP_KEYS, SUMS
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from llmctl.store.db import Database
+
+T = TypeVar("T")
 
 QUARTER = f"CAST(started_at AS INTEGER) - CAST(started_at AS INTEGER) % {QUARTER_S}"
 KEYS = {name: name if name in ("model", "drill") else f"coalesce({name}, '')" for name in ROLLUP_KEYS}
@@ -41,25 +43,32 @@ _FIRST_SUM = 4  # after label, value, period and key
 _FIRST_CLOCK = _FIRST_SUM + len(SUMS)
 
 
-class _Sketch:
-    """The aggregate `sketch(milliseconds)`: a sketch of all values that are numbers."""
+def aggregate(start: Callable[[], T], step: Callable[[T, Any], object], end: Callable[[T], bytes]) -> Any:
+    """An aggregate for SQLite: what `start` made is given each value by `step`, and is the bytes of `end`."""
 
-    def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+    class Aggregate:
+        def __init__(self) -> None:
+            self._held = start()
 
-    def step(self, value: object) -> None:
-        if isinstance(value, int | float):
-            index = bucket(value)
-            self._counts[index] = self._counts.get(index, 0) + 1
+        def step(self, value: object) -> None:
+            step(self._held, value)
 
-    def finalize(self) -> bytes:
-        return dump(self._counts)
+        def finalize(self) -> bytes:
+            return end(self._held)
+
+    return Aggregate
+
+
+def _count(counts: Sketch, value: object) -> None:
+    if isinstance(value, int | float):
+        index = bucket(value)
+        counts[index] = counts.get(index, 0) + 1
 
 
 def teach(connection: sqlite3.Connection) -> None:
     """Make the functions known to `connection` that the statements here use."""
     connection.create_function("both_sketches", 2, both, deterministic=True)
-    connection.create_aggregate("sketch", 1, _Sketch)  # type: ignore[arg-type]
+    connection.create_aggregate("sketch", 1, aggregate(dict[int, int], _count, dump))
 
 
 class Rollups:
