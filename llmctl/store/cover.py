@@ -1,4 +1,4 @@
-"""Which rows answer for a span of time: whole days and quarters of an hour from the rollups, the rest from `calls`.
+"""Which rows answer for a span of time, and what it cost: whole days and quarters from the rollups, else `calls`.
 
 `pieces` is pure and says it of all that is `rolled`: its pieces are disjoint and cover the span exactly. What is not
 rolled (running, interrupted, written by an older llmctl) is read from `calls` besides, over the whole span.

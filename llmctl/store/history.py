@@ -1,4 +1,4 @@
-"""Reading the ledger: lists, one call, a search, a check, a copy. Opened read-only, so that looking changes nothing.
+"""Reading the ledger: lists, one call, a search, a copy. Opened read-only, so that looking changes nothing.
 
 A ledger that is not there is an empty one. Rows come out as the columns of the contract, whatever older or newer file
 they are read from. Raises LedgerUnusable when the file cannot be read, UsageError for a reference that means nothing.

@@ -2,7 +2,7 @@
 
 `schema.SUMS` says what is added; a call is in the rows of "" and of each of its labels ("session", "tag:KEY"). A row
 that is `rolled` is in the sums as it stands; a completion that is repeated changes them by the difference. What others
-wrote is caught up with later, in bulk. Every function here is called inside a transaction; reading is in `cover`.
+wrote is caught up with later, in bulk. `Rollups` works inside a transaction of its caller's; reading is in `reading`.
 """
 
 from __future__ import annotations
