@@ -83,12 +83,10 @@ class Budgets(NamedTuple):
         """
         if deployment.price is not None or not self.refuses:
             return None
-        if not self.allow_unpriced.isdisjoint((deployment.id, deployment.served_by, group)):
+        asked, groups = (deployment.id, deployment.served_by), catalog.groups if catalog is not None else {}
+        allowed = (each for name in self.allow_unpriced & groups.keys() for each in groups[name].deployments)
+        if not self.allow_unpriced.isdisjoint((*asked, group)) or asked in ((d.id, d.served_by) for d in allowed):
             return None
-        for name in self.allow_unpriced if catalog is not None else ():
-            of = catalog.groups.get(name) if catalog is not None else None
-            if of and any((d.id, d.served_by) == (deployment.id, deployment.served_by) for d in of.deployments):
-                return None
         return BudgetExceeded(
             f"{deployment.served_by}: nobody knows its price, and a budget refuses what it cannot reckon",
             hint="say price = { input = ..., output = ... } on it (0 where nobody bills it), or name it in "
