@@ -288,12 +288,14 @@ def new_file(goal: str, source: str, *, force: bool) -> Iterator[str]:
 
 def check_target(goal: str, source: str, *, force: bool) -> None:
     """Raise UsageError where a copy of the ledger `source` cannot be made."""
-    if os.path.isdir(goal) or not os.path.isdir(os.path.dirname(goal) or "."):
-        raise UsageError(f"cannot make a file at {goal}", hint="name a file in a directory that exists")
+    other = os.path.lexists(goal) and not os.path.isfile(goal) and not os.path.islink(goal)  # a device, a directory
+    if other or not os.path.basename(goal) or not os.path.isdir(os.path.dirname(goal) or "."):
+        raise UsageError(f"cannot make a file at {goal!r}", hint="name a file in a directory that exists")
     if not os.path.lexists(goal):
         return
-    if os.path.exists(source) and os.path.exists(goal) and os.path.samefile(goal, source):
-        raise UsageError("a copy cannot replace the ledger itself", hint="name another file")
+    for own in (source, f"{source}-wal", f"{source}-shm", f"{source}-journal"):
+        if os.path.exists(own) and os.path.exists(goal) and os.path.samefile(goal, own):
+            raise UsageError("a copy cannot replace the ledger itself", hint="name another file")
     if not force:
         raise UsageError(f"{goal} exists already", hint="--force replaces it")
 

@@ -118,10 +118,19 @@ def test_texts_are_left_out_unless_asked_for_and_files_are_private_and_whole(
     write(content=True, force=True)
     assert b"PROMPT 40" in target.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["home", "out"]
-    with pytest.raises(UsageError, match="itself"):
-        write_text(history.path, iter(()), force=True, source=history.path)
-    with pytest.raises(UsageError, match="cannot make"):
-        write_text(str(tmp_path), iter(()), force=True, source=history.path)
+    os.mkfifo(fifo := tmp_path / "fifo")
+    for other in (str(tmp_path), str(fifo), "/dev/null", ""):
+        with pytest.raises(UsageError, match="cannot make"):
+            write_text(other, iter(()), force=True, source=history.path)
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_no_force_replaces_the_ledger_or_its_journal(history: History, suffix: str) -> None:
+    with History(history.path).open() as reading:  # so that the side files are there
+        assert reading is not None
+        reading.execute("SELECT 1 FROM calls").fetchone()
+        with pytest.raises(UsageError, match="itself"):
+            write_text(history.path + suffix, iter(()), force=True, source=history.path)
 
 
 def test_what_breaks_half_way_leaves_no_file(history: History, tmp_path: Path) -> None:
