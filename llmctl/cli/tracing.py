@@ -143,6 +143,8 @@ def _must_be_writable(path: Path) -> None:
     what = ""
     if target.exists() and not target.is_file():
         what = "is not a file"
+    elif target.exists() and any(os.path.samestat(target.stat(), os.fstat(stream)) for stream in (1, 2)):
+        what = "holds what this command prints"
     elif not target.parent.is_dir():
         what = "its directory does not exist"
     elif not os.access(target.parent, os.W_OK | os.X_OK):

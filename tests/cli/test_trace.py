@@ -110,6 +110,16 @@ def test_where_no_file_can_be_is_refused_before_anything_is_sent(cli, target):
         assert server.requests == []
 
 
+@pytest.mark.parametrize("name", ["answer.txt", "/dev/stdout", "/dev/stderr"])
+def test_the_file_that_the_answer_goes_to_is_not_replaced_by_a_trace(cli, name):
+    with FaultServer("ok") as server, open(cli.root / "answer.txt", "wb") as out:
+        cli.to(server)
+        command = cli.start("ask", "-m", "openai/m", "hi", "--trace", name, stdout=out, stderr=out)
+        assert command.wait(30) == 2
+        assert server.requests == []
+    assert "holds what this command prints" in (cli.root / "answer.txt").read_text()
+
+
 def test_a_call_that_never_began_leaves_the_file_that_was_there(cli):
     (cli.root / "call.json").write_text("before")
     assert cli.run("ask", "-m", "openai/m", "hi", "--trace", "call.json").code == 4
