@@ -41,6 +41,8 @@ _LONGEST = 300
 ENTRY_POINTS = "llmctl.hooks"
 BROKEN, FAILING, UNHEARD = "!", "-", "~"
 """How a complaint begins: something is set up wrongly, has failed this time, or cannot be reached at the moment."""
+_OF_THOSE_TOLD = ("OTEL_", "SENTRY_", "TRACE")
+"""How the variables begin that the child gets from a client's own environment: what else is there may be keys."""
 _OWN_WORDS = ("ConnectionFailed", "TimedOut", "MissingCredential", "BudgetExceeded")
 # Without -P the current directory would come first on the path. stdin becomes the null device for whatever a hook runs.
 _BOOT = """
@@ -62,12 +64,16 @@ class Teller:
         for extra, wanted in (("otel", observers.otel), ("sentry", observers.sentry)):
             if wanted and not extras.installed(extra):
                 raise extras.missing(extra, f"[observe] {extra}")
-        self.dropped = 0
+        self.dropped, self.wait_s = 0, observers.wait_s
         self.complain: Callable[[str, bool], object] = _log
         """Who hears what is wrong, and whether that is so for good: it was set up wrongly."""
         self._observers = observers
-        self._environ = dict(environ)
-        self._news: queue.Queue[Told | None] = queue.Queue(MOST_WAITING)
+        self._environ = {
+            name: value
+            for name, value in environ.items()
+            if os.environ.get(name) == value or name.startswith(_OF_THOSE_TOLD)
+        }
+        self.news: queue.Queue[Told | None] = queue.Queue(MOST_WAITING)
         self._over = threading.Event()
         """All was told, or there is no use in waiting for it."""
         self._pid = 0
@@ -79,7 +85,7 @@ class Teller:
         if self._pid != os.getpid():  # the first one, also of a forked child: that has no threads
             self._begin()
         try:
-            self._news.put_nowait(notice)
+            self.news.put_nowait(notice)
         except queue.Full:
             self.dropped += 1
 
@@ -88,20 +94,20 @@ class Teller:
 
         Then those who are told are left to finish alone.
         """
-        wait_s = self._observers.wait_s if wait_s is None else wait_s
+        wait_s = self.wait_s if wait_s is None else wait_s
         if self._pid != os.getpid():
             return
         if self in _telling:
             _telling.remove(self)
         until = monotonic() + wait_s
         try:
-            self._news.put(None, timeout=wait_s)
+            self.news.put(None, timeout=wait_s)
             self._over.wait(max(0.0, until - monotonic()))
         except queue.Full:  # nobody takes anything: room is made for the end
             with suppress(queue.Empty, queue.Full):
-                self._news.get_nowait()
+                self.news.get_nowait()
                 self.dropped += 1
-                self._news.put_nowait(None)
+                self.news.put_nowait(None)
         self._pid = 0
         if self.dropped:
             self._heard(f"{FAILING}{self.dropped} notices were dropped: nobody took them in time")
@@ -110,9 +116,9 @@ class Teller:
         with _beginning:
             if self._pid == os.getpid():
                 return
-            self._news, self._over, self.dropped = queue.Queue(MOST_WAITING), threading.Event(), 0
+            self.news, self._over, self.dropped = queue.Queue(MOST_WAITING), threading.Event(), 0
             self._pid = os.getpid()
-            given = (self._news, self._over)
+            given = (self.news, self._over)
             _telling.append(self)
             threading.Thread(target=self._pass_on, args=given, name="llmctl-tell", daemon=True).start()
 
@@ -123,7 +129,7 @@ class Teller:
         listening: threading.Thread | None = None
         while (notice := news.get()) is not None:
             line = encoded(notice)
-            while child is not None or (starts < _MOST_STARTS and self._pid and self._news is news):
+            while child is not None or (starts < _MOST_STARTS and self._pid and self.news is news):
                 try:
                     if child is None:
                         starts += 1
@@ -187,9 +193,13 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def finish_all() -> None:
-    """Wait for all who are still told."""
-    for each in [*_telling]:
-        each.finish()
+    """Wait for all who are still told, for as long as the most patient one: not for one after the other."""
+    began, all_ = monotonic(), [*_telling]
+    for each in all_:
+        with suppress(queue.Full):
+            each.news.put_nowait(None)
+    for each in all_:
+        each.finish(max(0.0, each.wait_s - (monotonic() - began)))
 
 
 atexit.register(finish_all)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,11 +19,10 @@ from llmctl.core.errors import MATRIX, ConfigInvalid, LlmctlError, Unavailable
 from llmctl.core.record import Attempt, CallRecord
 from llmctl.run import extras
 from llmctl.run.observe import AttemptEnded, CallEnded, CallStarted, Decided, Waiting
-from llmctl.run.telling import MOST_WAITING, Teller, decoded, encoded, troubles
+from llmctl.run.telling import MOST_WAITING, Teller, decoded, encoded, finish_all, troubles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SECRET = "tell nobody: sk-planted-0123456789abcdef"
 RECORD = CallRecord("01J", 1.5, "ask", "fast", "ok", finished_at=2.5, cost_nanousd=7, tags={"team": "wéb"})
@@ -235,6 +235,28 @@ def test_a_child_whose_hook_does_not_end_gives_up_by_itself(spy):
     assert spy.heard() == "CallStarted"
     made.finish(0.0)
     assert spy.rest() == ""  # which it says by leaving
+
+
+def test_many_who_hear_nothing_are_waited_for_together_when_a_process_ends(spy):
+    asked: list[float] = []
+    for _ in range(3):
+        made = Teller(Observers(hooks=("spying:hangs",), wait_s=0.2), dict(os.environ))
+        made(STARTED)
+        made.finish = lambda wait_s, own=made.finish: (asked.append(wait_s), own(wait_s))  # type: ignore[method-assign]
+    finish_all()
+    assert sum(asked) < 0.5
+    assert len(asked) == 3
+
+
+def test_the_child_of_a_client_with_an_environment_of_its_own_is_given_no_key_of_it(spy):
+    own = {"OPENAI_API_KEY": SECRET, "OTEL_SERVICE_NAME": "us", "TRACEPARENT": "00-1-2-00", "HOME": os.environ["HOME"]}
+    made = Teller(Observers(hooks=("spying:spy",)), own)
+    made(STARTED)
+    assert spy.heard() == "CallStarted"
+    given = dict(row.split("=", 1) for row in Path(f"/proc/{spy.pid}/environ").read_text().split("\0") if row)
+    made.finish(30)
+    assert SECRET not in given.values()
+    assert given.items() >= {key: own[key] for key in ("OTEL_SERVICE_NAME", "TRACEPARENT", "HOME")}.items()
 
 
 def test_nothing_is_started_before_a_call_is(spy):
