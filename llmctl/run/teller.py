@@ -19,7 +19,7 @@ from llmctl.core.redact import redact
 from llmctl.run.telling import BROKEN, ENTRY_POINTS, FAILING, MOST_WAITING, UNHEARD, decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO, NoReturn
 
     from llmctl.run.telling import Told
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 GIVE_UP_S = 10.0
 _MOST_COMPLAINTS = 20
+_AT_ONCE = 1 << 16
+_LOOK_S = 2
 
 
 class Sink(Protocol):
@@ -94,17 +96,35 @@ def main(news: BinaryIO, otel: str, sentry: bool, hooks: list[str]) -> NoReturn:
     lines = [Line(name, make, say) for name, make in sinks(otel, sentry=sentry, hooks=hooks)]
     for each in lines:
         each.start()
-    for row in news:
-        if row.endswith(b"\n"):  # or else its writer was killed over it
-            event = decoded(row)
-            for each in lines:
-                each.put(event)
+    for row in _rows(news):
+        event = decoded(row)
+        for each in lines:
+            each.put(event)
     until = monotonic() + GIVE_UP_S
     for each in lines:
         each.events.put(None)
     for each in lines:
         each.join(max(0.0, until - monotonic()))
     os._exit(0)
+
+
+def _rows(news: BinaryIO) -> Iterator[bytes]:
+    """The lines that come, until the end; what has none was written by one who was killed over it.
+
+    While this is not called again, an alarm is set that ends the process: a hook that never lets go of the interpreter
+    (a regular expression without end) would keep it for ever, whoever is to give up.
+    """
+    import signal
+    from select import select
+
+    held = b""
+    while True:
+        signal.alarm(int(GIVE_UP_S) + 2 * _LOOK_S)
+        if select([news], [], [], _LOOK_S)[0]:
+            if not (more := os.read(news.fileno(), _AT_ONCE)):
+                return
+            *rows, held = (held + more).split(b"\n")
+            yield from rows
 
 
 def sinks(otel: str, *, sentry: bool, hooks: list[str]) -> Iterable[tuple[str, Callable[[], Sink]]]:

@@ -45,9 +45,10 @@ _OF_THOSE_TOLD = ("OTEL_", "SENTRY_", "TRACE")
 """How the variables begin that the child gets from a client's own environment: what else is there may be keys."""
 _OWN_WORDS = ("ConnectionFailed", "TimedOut", "MissingCredential", "BudgetExceeded")
 # Without -P the current directory would come first on the path. stdin becomes the null device for whatever a hook runs.
+# What is read here has no buffer, in which the rest of the news would be out of sight.
 _BOOT = """
 import json, os, sys
-news = os.fdopen(os.dup(0), "rb")
+news = os.fdopen(os.dup(0), "rb", 0)
 os.dup2(os.open(os.devnull, os.O_RDWR), 0)
 head = json.loads(news.readline())
 sys.path[:] = head.pop("path")

@@ -32,7 +32,7 @@ TOLD = [STARTED, AttemptEnded(ATTEMPT, None, "01J"), ENDED]
 
 # A module of hooks that say over a FIFO what they heard: opening it waits for the test, so that nothing sleeps.
 SPY = """
-import json, os, sys, threading
+import json, os, re, sys, threading
 pipe = None
 def spy(event):
     global pipe
@@ -43,8 +43,11 @@ def spy(event):
 def raises(event): raise ValueError("mine")
 def exits(event): sys.exit(3)
 def hangs(event): threading.Event().wait()
+def hogs(event): re.match("(a|a)+$", "a" * 60 + "b")
 def prints(event): print("x" * 1_000_000); print("y" * 1_000_000, file=sys.stderr); sys.stdin.read()
 def floods(event): os.write(1, b"!" * 1_000_000)
+def spy_and_hangs(event): spy(event); hangs(event)
+def spy_and_hogs(event): spy(event); hogs(event)
 number = 7
 """
 
@@ -229,8 +232,9 @@ def test_whoever_takes_nothing_holds_up_nobody_and_what_is_dropped_is_counted(sp
 
 
 @pytest.mark.full
-def test_a_child_whose_hook_does_not_end_gives_up_by_itself(spy):
-    made, _ = teller("spying:hangs", "spying:spy")
+@pytest.mark.parametrize("hook", ["hangs", "hogs"])
+def test_a_child_whose_hook_does_not_end_gives_up_by_itself(spy, hook):
+    made, _ = teller(f"spying:spy_and_{hook}")
     made(STARTED)
     assert spy.heard() == "CallStarted"
     made.finish(0.0)
