@@ -6,9 +6,11 @@ event holds the class, our own words, and labels: never a prompt, an answer, a p
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import sentry_sdk
+import sentry_sdk.transport
 
 from llmctl.core.errors import MATRIX
 from llmctl.run.observe import CallEnded
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 _ONES_OWN = ("request", "caller")
 _TROUBLE = ("DeadlineExceeded", "ModelNotFound")
 _CLOSE_S = 8.0
+
+
+class _Heard(sentry_sdk.transport.HttpTransport):
+    """Says what could not be sent, which the SDK's own logger keeps to itself."""
+
+    def on_dropped_event(self, reason: str) -> None:
+        """Take why an event was given up, in a word such as `network_error`."""
+        logging.getLogger("sentry_sdk").warning("an event could not be sent: %s", reason)
 
 
 class Errors:
@@ -42,6 +52,7 @@ class Errors:
             send_client_reports=False,
             include_local_variables=False,
             max_breadcrumbs=0,
+            transport=_Heard,
         )
 
     def __call__(self, event: Told) -> None:

@@ -263,6 +263,19 @@ def test_sentry_gets_one_envelope_for_a_failed_call_and_none_for_a_good_one(cli)
         assert not [word for word in (PROMPT, KEY, "nobody") if word.encode() in body]
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "said"), [("refuse", "network"), (status(404), "status_404")], ids=["refuse", "404"]
+)
+def test_a_sentry_that_does_not_take_it_is_said_to_whoever_asks(cli, behaviour, said):
+    with FaultServer(status(503)) as provider, FaultServer(behaviour) as sentry:
+        observing(cli.to(provider), "sentry = true")
+        dsn = sentry.url.replace("http://", "http://public@") + "/7"
+        done = cli.ask("hi", "-v", env={"SENTRY_DSN": dsn})
+    assert [line for line in done.lines if "[observe]" in line] == [
+        f"llmctl: warning: [observe] sentry_sdk: an event could not be sent: {said}"
+    ]
+
+
 def test_sentry_without_an_address_is_one_warning(cli):
     with FaultServer(stream("x")) as provider:
         observing(cli.to(provider), "sentry = true")
