@@ -50,7 +50,7 @@ def read(path: Path) -> bytes | None:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigInvalid(f"{path}: cannot be read ({reason})", hint="it must be a file that you may read") from error
     if len(data) > _MAX_BYTES:
-        raise ConfigInvalid(f"{path}: more than {_MAX_BYTES} bytes", hint="is this a configuration file?")
+        raise ConfigInvalid(f"{path}: more than {_MAX_BYTES} bytes", hint="is it the file that you mean?")
     return data
 
 

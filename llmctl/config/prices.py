@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SHIPPED = Path(__file__).parent.parent / "data" / "prices.jsonl"
 OWN = SHIPPED.with_name("prices_own.toml")
+STAYS = "the table in use stays as it is"
 _ASK_AGAIN = "`llmctl cost prices update` writes it anew"
 T = TypeVar("T")
 
@@ -184,16 +185,18 @@ def _opened(own: Path | None) -> PriceTable:
     return PriceTable(own)
 
 
-def checked(text: str) -> str:
+def checked(text: str, what: str = "the new price table") -> str:
     """`text`, when every row of it can be read. Raises ConfigInvalid."""
     try:
-        table = Table(text.encode("utf-8"), Path("the new table"))
+        table = Table(text.encode("utf-8"), Path(what))
         for line in table.lines():
             table.find(line.provider, "\0")  # a name that no row has, so that every clause is looked at
             for row in line.rows:
                 model(row, line.provider, table.version)
+    except ConfigInvalid as error:
+        raise ConfigInvalid(error.message, hint=STAYS) from error
     except ValueError as error:
-        raise ConfigInvalid(f"the new price table: {error}", hint="the table in use stays as it is") from error
+        raise ConfigInvalid(f"{what}: {error}", hint=STAYS) from error
     return text
 
 

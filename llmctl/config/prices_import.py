@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from llmctl.config.files import read
-from llmctl.config.prices import FORMAT, OWN, Table, checked
+from llmctl.config.prices import FORMAT, OWN, STAYS, Table, checked
 from llmctl.core.errors import ConfigInvalid
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SOURCE = "genai-prices"
-_STAYS = "the table in use stays as it is"
+_MOST_DIGITS = 20
 _KEYS = (
     "input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok", "output_reasoning_mtok", "requests_kcount",
 )  # fmt: skip
@@ -50,14 +50,17 @@ def table_of(providers: Iterable[Mapping[str, Any]], version: str, day: str) -> 
             if each.get("fallback_model_providers"):
                 line["fallback"] = each["fallback_model_providers"]
             lines[each["id"]] = line | {"models": [_row(model) for model in each["models"]]}
+        some = any(line["models"] for line in lines.values())
         for row in tomllib.loads(OWN.read_text("utf-8"))["model"]:
             provider = row.pop("provider")
             lines.setdefault(provider, {"provider": provider, "models": []})["models"].append(row)
+        header = {"format": FORMAT, "source": SOURCE, "version": version, "date": day}
+        texts = [json.dumps(line, ensure_ascii=False, separators=(",", ":")) for line in (header, *lines.values())]
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError) as error:
         what = f"no prices as {SOURCE} 0.2 has them: {error!r}"
-        raise ConfigInvalid(what[:300], hint=_STAYS) from error
-    header = {"format": FORMAT, "source": SOURCE, "version": version, "date": day}
-    texts = (json.dumps(line, ensure_ascii=False, separators=(",", ":")) for line in (header, *lines.values()))
+        raise ConfigInvalid(what[:300], hint=STAYS) from error
+    if not some:
+        raise ConfigInvalid("there is no model in it", hint=STAYS)
     return checked("".join(f"{text}\n" for text in texts))
 
 
@@ -91,13 +94,13 @@ def table_in(file: Path, day: str) -> str:
     """The text of a table from a file: one of llmctl's as it is, or genai-prices' own JSON. Raises ConfigInvalid."""
     data = read(file)
     if data is None:
-        raise ConfigInvalid(f"{file}: no such file", hint=_STAYS)
+        raise ConfigInvalid(f"{file}: no such file", hint=STAYS)
     try:
         if not data.lstrip().startswith(b"["):
-            return checked(data.decode("utf-8"))
+            return checked(data.decode("utf-8"), str(file))
         providers = json.loads(data, parse_float=Decimal)
     except (ValueError, RecursionError) as error:
-        raise ConfigInvalid(f"{file}: not JSON, or not UTF-8", hint=_STAYS) from error
+        raise ConfigInvalid(f"{file}: not JSON, or not UTF-8", hint=STAYS) from error
     return table_of(providers, f"sha256:{sha256(data).hexdigest()[:8]}", day)
 
 
@@ -183,5 +186,7 @@ def _amounts(prices: Mapping[str, Any], start: int) -> Iterator[str]:
 
 
 def _written(amount: Decimal) -> str:
+    if abs(amount.adjusted()) > _MOST_DIGITS:  # 1E+999999999, which would be written out
+        raise ValueError("no amount")
     text = format(amount, "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

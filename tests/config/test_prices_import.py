@@ -66,9 +66,13 @@ def test_a_row_of_theirs_becomes_a_row_of_ours(tmp_path: Path, changes: dict[str
 @pytest.mark.parametrize(
     "text",
     [
+        "[]", '[{"id": "p", "models": []}]',
         "[", "[1]", '[{"id": "p"}]', '[{"id": "p", "models": [{}]}]', "[" * 100_000, "", "{}", '{"format": 9}\n',
         json.dumps([{"id": "p", "models": [MODEL | {"prices": {"input_mtok": "1"}}]}]),
         json.dumps([{"id": "p", "models": [MODEL | {"prices": {"input_mtok": -1}}]}]),
+        *(json.dumps([{"id": "p", "models": [MODEL | {"prices": {"input_mtok": 0.5}}]}]).replace("0.5", amount)
+          for amount in ("1e999999999", "1e-999999999", "NaN", "1e25")),
+        json.dumps([{"id": "p", "models": [MODEL | {"context_window": 1.5}]}]),
         json.dumps([{"id": "p", "models": [MODEL | {"match": {"sounds_like": "x"}}]}]),
         json.dumps([{"id": "p", "models": [MODEL | {"match": {"regex": "("}}]}]),
         json.dumps([{"id": "p", "models": [MODEL | {"prices": [{"constraint": {"moon": "full"}, "prices": {}}]}]}]),
