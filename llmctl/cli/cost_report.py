@@ -31,6 +31,7 @@ from llmctl.cli.money_table import (
 )  # fmt: skip
 from llmctl.cli.options import Csv, Json, examples, not_both, tags_of
 from llmctl.cli.output import one_line, print_json, say, write
+from llmctl.cli.prompt import as_text
 from llmctl.core.errors import UsageError
 from llmctl.core.money import nano, usd
 
@@ -84,8 +85,9 @@ def report(
     now = time()
     since_at, until_at = _range(since, until, timezone, now)
     question = Question(
-        by=tuple(dict.fromkeys(by or ["model"])),
-        since=since_at, until=until_at, zone=timezone, model=model or None, session=session or None,
+        by=tuple(dict.fromkeys(as_text(word, "--by") for word in by or ["model"])),
+        since=since_at, until=until_at, zone=timezone,
+        model=as_text(model, "--model") or None, session=as_text(session, "--session") or None,
         tags=tuple(tags_of(tag or [])), drills=drills, exact=exact,
     )  # fmt: skip
     past = _Past(Reports(context.places.ledger), question, now)

@@ -14,6 +14,7 @@ from llmctl.cli.context import of
 from llmctl.cli.ledger_choice import Model, Since, State, Tags, Until, chosen, history
 from llmctl.cli.ledger_upkeep import plain
 from llmctl.cli.options import Json, examples
+from llmctl.cli.prompt import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one call: its attempts, and its texts when kept."""
-    call = history(ctx, json=json).show(id)
+    call = history(ctx, json=json).show(as_text(id, "ID"))
     if json:
         output.print_json(call)
     else:
@@ -81,7 +82,8 @@ def search(
     json: Json = False,
 ) -> None:
     """Find calls by the words of their prompt or answer."""
-    _print(history(ctx, json=json).search(text, limit, chosen(since, until, model, state, tag)), json=json)
+    where = chosen(since, until, model, state, tag)
+    _print(history(ctx, json=json).search(as_text(text, "TEXT"), limit, where), json=json)
 
 
 app.command("export", epilog=ledger_upkeep.EXPORT)(ledger_upkeep.export)

@@ -8,6 +8,7 @@ import typer
 
 from llmctl.cli.context import of
 from llmctl.cli.options import tags_of
+from llmctl.cli.prompt import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def chosen(since: str, until: str, model: str, state: str, tags: Sequence[str] |
     return Filter(
         since=parse_instant(since, now, None) if since else None,
         until=parse_instant(until, now, None) if until else None,
-        model=model or None,
+        model=as_text(model, "--model") or None,
         state=state or None,
         tags=tuple(tags_of(list(tags or ()))),
     )

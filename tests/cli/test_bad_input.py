@@ -42,6 +42,19 @@ def test_bad_words_are_refused_with_a_hint_and_nothing_is_written(cli, words, co
     assert not (cli.home / "ledger.db").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cost report --model X", "cost report --session X", "cost report --by tag:X", "ledger list --model X",
+        "ledger show X", "ledger search X",
+    ],
+)  # fmt: skip
+def test_a_word_that_is_no_utf_8_is_refused_where_calls_are_looked_for(cli, words):
+    with FaultServer("ok") as server:
+        cli.to(server).ask("hi")
+    assert "is not valid UTF-8" in cli.run(*words.replace("X", "caf\udce9").split()).refused(2)
+
+
 BROKEN = {
     "broken TOML": ("[models\n", ":1: not readable as TOML"),
     "unknown key": ('version = 1\nmodle = "x"\n', ":2: modle: unknown key"),
