@@ -57,7 +57,8 @@ def repair(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
         if before["damaged"]:
             _move_aside(database)
         for source in beside(path, ".corrupt-"):
-            _bring_back(database, source, done)
+            with suppress(FileNotFoundError):  # another repair has brought its rows back meanwhile
+                _bring_back(database, source, done)
         if before["exists"] or done["sources"] or before["spool"]["waiting"]:
             _mend(database, Spool(os.fspath(spool)), before, done)
     except (sqlite3.Error, OSError) as error:

@@ -348,6 +348,15 @@ def test_looking_changes_nothing_and_a_repair_deletes_no_file(home: Home) -> Non
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
+def test_a_file_that_another_repair_has_brought_back_meanwhile_is_no_failure(home: Home) -> None:
+    home.fill(1, 60)
+    before = home.rows("calls")
+    set_aside(home)
+    (home.path / "ledger.db.corrupt-1").symlink_to("gone")  # what was listed, and is no longer there to be read
+    assert len(home.repair()["repair"]["sources"]) == 1
+    assert home.rows("calls") == before
+
+
 def test_nothing_to_repair_is_made_of_nothing(home: Home) -> None:
     assert home.repair()["ok"]
     assert not home.path.exists()
