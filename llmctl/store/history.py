@@ -82,6 +82,8 @@ def _few(connection: sqlite3.Connection, query: str, *values: str) -> bool:
 
 
 EVERYTHING = Filter()
+_TYPES: dict[str, tuple[type, ...]] = {"TEXT": (str,), "INTEGER": (int,), "REAL": (float, int)}
+_NO_NUMBER = (float("inf"), float("-inf"))
 
 
 class History:
@@ -196,7 +198,7 @@ def _calls(
     names = [name if name in there else f"NULL AS {name}" for name in CALLS]
     query = f"SELECT {', '.join(names)} FROM calls WHERE {condition} ORDER BY started_at DESC, id DESC LIMIT ?"  # noqa: S608
     rows = connection.execute(query, [*values, limit or -1]).fetchall()
-    calls = [_call(dict(zip(CALLS, row, strict=True)), now) for row in rows]
+    calls = [_call(_typed(CALLS, row), now) for row in rows]
     by_id = {call["id"]: call for call in calls}
     for start in range(0, len(calls), _CHUNK):
         ids = [call["id"] for call in calls[start : start + _CHUNK]]
@@ -204,7 +206,16 @@ def _calls(
     return calls
 
 
+def _typed(columns: Mapping[str, str], row: Sequence[Any]) -> dict[str, Any]:
+    """A row by the names of its columns. What damage or a stranger's hand left there of another type is none."""
+    return {
+        name: value if isinstance(value, _TYPES[kind.partition(" ")[0]]) and value not in _NO_NUMBER else None
+        for (name, kind), value in zip(columns.items(), row, strict=True)
+    }
+
+
 def _call(row: dict[str, Any], now: float) -> dict[str, Any]:
+    row["started_at"] = row["started_at"] or 0.0
     ends = row["started_at"] + INTERRUPTED_S if row["deadline_at"] is None else row["deadline_at"]
     return row | {"interrupted": row["state"] == "started" and ends < now, "tags": {}, "attempts": []}
 
@@ -215,7 +226,7 @@ def _add_details(connection: sqlite3.Connection, ids: Sequence[str], calls: Mapp
     names = [name if name in there else f"NULL AS {name}" for name in ATTEMPTS]
     query = f"SELECT {', '.join(names)} FROM attempts WHERE call_id IN ({marks}) ORDER BY call_id, n"  # noqa: S608
     for row in connection.execute(query, ids):
-        calls[row[0]]["attempts"].append(dict(zip(ATTEMPTS, row, strict=True)))
+        calls[row[0]]["attempts"].append(_typed(ATTEMPTS, row))
     query = f"SELECT call_id, key, value FROM tags WHERE call_id IN ({marks}) ORDER BY call_id, key"  # noqa: S608
     for call_id, key, value in connection.execute(query, ids):
         calls[call_id]["tags"][key] = value

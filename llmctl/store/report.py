@@ -93,7 +93,10 @@ class Reports:
         whole = Group()
         for group in groups.values():
             whole.include(group)
-        rows = [{"key": dict(zip(question.by, key, strict=True)), **_numbers(group)} for key, group in groups.items()]
+        rows = [
+            {"key": {name: each and str(each) for name, each in zip(question.by, key, strict=True)}, **_numbers(group)}
+            for key, group in groups.items()
+        ]
         until = question.until if question.until is not None or since is None else now
         return {
             "since": _iso(since, question.zone),

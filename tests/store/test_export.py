@@ -21,6 +21,7 @@ from llmctl.store.checkup import check
 from llmctl.store.export import lines, write_ledger, write_text
 from llmctl.store.history import EVERYTHING, Filter, History
 from llmctl.store.ledger import SqliteLedger
+from llmctl.store.report import Question, Reports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,20 @@ def test_no_force_replaces_the_ledger_or_its_journal(history: History, suffix: s
         reading.execute("SELECT 1 FROM calls").fetchone()
         with pytest.raises(UsageError, match="itself"):
             write_text(history.path + suffix, iter(()), force=True, source=history.path)
+
+
+def test_values_of_another_type_than_their_column_s_are_none_and_hold_up_nothing(history: History) -> None:
+    with closing(sqlite3.connect(history.path)) as connection:
+        connection.execute("UPDATE calls SET started_at = 'soon', model = x'ff' WHERE id = (SELECT min(id) FROM calls)")
+        connection.execute("UPDATE calls SET latency_ms = 9e999, served_by = x'ff', cost_nanousd = 'much', rolled = 0")
+        connection.commit()
+    first = history.list_calls()[0]
+    assert (first["started_at"], first["model"], first["latency_ms"], first["cost_nanousd"]) == (0.0, None, None, None)
+    for form in ("jsonl", "csv"):
+        assert "".join(lines(history, form, EVERYTHING)).count("\n") >= 40
+    assert "Infinity" not in "".join(lines(history, "jsonl", EVERYTHING))
+    document = Reports(history.path).report(Question(by=("model",)), NOW + 1000)
+    assert json.loads(json.dumps(document)) == document
 
 
 def test_what_breaks_half_way_leaves_no_file(history: History, tmp_path: Path) -> None:
