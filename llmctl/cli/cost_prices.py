@@ -31,6 +31,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=Fa
 _SPARE = ("reasoning", "cache_write", "cached_input")  # where room is short
 _SHOWN = 20  # disagreements told to a person
 _OLD_DAYS = 180
+_LAST = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 Provider = Annotated[str | None, typer.Option("--provider", metavar="NAME", help="Only what this provider sells.")]
 
 
@@ -93,7 +94,7 @@ def show(
     from llmctl.core.when import parse_instant
 
     context = of(ctx, json=as_json)
-    instant = time.time() if at is None else parse_instant(at, time.time(), UTC)
+    instant = time.time() if at is None else min(max(parse_instant(at, time.time(), UTC), 0.0), _LAST)
     prices_ = _table(context)
     found = [_resolved(prices_, each, instant) for each in context.catalog.resolve(model).deployments]
     if as_json:

@@ -109,6 +109,13 @@ def test_all_prices_are_shown_and_which_one_holds_on_a_day(cli: Cli):
     assert "neither" in cli.run("cost", "prices", "show", "gpt-4o", "--at", "soon").refused(2)
 
 
+@pytest.mark.parametrize(
+    ("at", "year"), [("99999999999999d", "1970"), ("0001-01-01", "1970"), ("9999-12-31T23:59:59-12:00", "9999")]
+)
+def test_an_instant_beyond_all_calendars_is_the_first_or_last_one(cli: Cli, at: str, year: str):
+    assert cli.run("cost", "prices", "show", "openai/gpt-4o", "--at", at, "--json").json["at"].startswith(year)
+
+
 def test_the_check_names_what_is_unpriced_and_how_old_the_table_is(cli: Cli):
     document = configured(cli).run("cost", "prices", "check", "--json").json
     assert document["unpriced"] == ["azure/eu-1", "vllm/x"]
