@@ -252,7 +252,7 @@ def _show(past: _Past) -> None:
         lines = [Fact("total", past.total["calls"], past.total["cost_nanousd"]), *facts]
         print_plain(_LINE, [{**each._asdict(), "cost_usd": usd(each.nanousd)} for each in lines])
     elif not past.total["calls"]:
-        write("no calls in this range\n")
+        write("no such calls in the ledger\n")
     else:
         days = past.days()
         most, best = max((cost, day) for day, cost in days)

@@ -96,7 +96,7 @@ def prune(
         return remove(places.ledger, places.spool, now - (age or 0), now, texts=texts, dry_run=dry)
 
     found = run(dry=True)
-    what = f"{found['matched']} calls older than {older_than}"
+    what = f"{found['matched']} call{'s' * (found['matched'] != 1)} older than {older_than}"
     what = f"the prompts and answers of {what}" if texts else what
     if not dry_run and (not found["matched"] or _agreed(what, yes=yes)):
         found = run(dry=False)

@@ -317,7 +317,10 @@ def draw_facts(console: Console, facts: Sequence[Fact]) -> None:
 
 
 def _in_words(fact: Fact) -> str:
-    amounts = (f"{count(fact.calls)} calls" if fact.calls else "", money(fact.nanousd, missing=""))
+    amounts = (
+        f"{count(fact.calls)} call{'s' * (fact.calls != 1)}" if fact.calls else "",
+        money(fact.nanousd, missing=""),
+    )
     return f"{fact.what}: {', '.join(filter(None, amounts))}" + (f" ({fact.note})" if fact.note else "")
 
 

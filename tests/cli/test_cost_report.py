@@ -303,7 +303,7 @@ def test_a_fallback_of_unknown_price_is_no_fallback_for_nothing(desk):
 def test_an_empty_ledger_is_an_empty_report(desk):
     assert document(desk)["rows"] == []
     assert document(desk)["total"]["calls"] == 0
-    assert desk.run("report", columns=80).out == "no calls in this range\n"
+    assert desk.run("report", columns=80).out == "no such calls in the ledger\n"
     assert desk.run("report").out.count("\n") == 4
     assert desk.run("report", "--csv").out.count("\r\n") == 1
     assert desk.run("report", "--fail-over", "0").code == 0
