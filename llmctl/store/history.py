@@ -179,6 +179,8 @@ def opened(path: str) -> Iterator[sqlite3.Connection | None]:
 
 def open_to_read(path: str) -> sqlite3.Connection:
     """A read-only connection. Where its directory admits no side files, and none are needed, it is read without."""
+    if not os.path.isfile(path):  # a FIFO would be waited for
+        raise sqlite3.OperationalError("it is not a file")
     connection = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, timeout=30.0)
     try:
         connection.execute("PRAGMA user_version").fetchone()

@@ -162,6 +162,12 @@ def no_home(cli):
     return "/dev/null/home"
 
 
+def ledger_is_a_fifo(cli):
+    cli.home.mkdir(parents=True)
+    os.mkfifo(cli.home / "ledger.db")
+    return str(cli.home)
+
+
 HOMES = [under_a_file, a_file, read_only, ledger_is_a_directory, ledger_is_garbage, ledger_is_cut, no_home]
 
 
@@ -179,9 +185,15 @@ def test_an_answer_is_never_lost_because_it_cannot_be_written_down(cli, home):
     assert (as_json.code, as_json.err, as_json.json["text"]) == (0, "", "t0 t1 t2 t3 t4 ")
 
 
-@pytest.mark.parametrize("home", [ledger_is_a_directory, ledger_is_garbage, ledger_is_cut], ids=lambda h: h.__name__)
+READERS = [ledger_is_a_directory, ledger_is_a_fifo, ledger_is_garbage, ledger_is_cut]
+
+
+@pytest.mark.parametrize("home", READERS, ids=lambda home: home.__name__)
 def test_a_ledger_that_cannot_be_read_is_exit_3(cli, home):
     home(cli)
+    for words in (("cost", "report"), ("models", "compare")):
+        assert cli.run(*words).refused(3)
+    assert cli.run("ledger", "check").code == 3
     done = cli.run("ledger", "list")
     assert done.refused(3)
     as_json = cli.run("ledger", "list", "--json")
