@@ -162,7 +162,6 @@ class Database:
         """
         assert self._connection is not None
         with suppress(sqlite3.Error):
-            self._connection.execute("PRAGMA busy_timeout = 0")
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
@@ -225,6 +224,7 @@ class Database:
         connection.text_factory = LENIENT
         if not self._disposable:  # what is deleted is overwritten, as some builds of SQLite do anyway
             connection.execute("PRAGMA secure_delete = ON").fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")  # from here on waiting is ours: set anew, it costs each write
         if self.version < len(self._steps):
             _immediate(connection, lambda: self._migrate(connection), deadline, hurry)
 
@@ -299,7 +299,6 @@ def _immediate(connection: sqlite3.Connection, work: Callable[[], T], deadline: 
 
     SQLite itself would look again each 100 ms, so that 50 processes at once need twice the time that their work takes.
     """
-    connection.execute("PRAGMA busy_timeout = 0")
     patient_until, pause_s = monotonic() + _SLICE_S, _RETRY_S / 8
     while True:
         left = deadline - monotonic()
@@ -311,11 +310,9 @@ def _immediate(connection: sqlite3.Connection, work: Callable[[], T], deadline: 
                 raise
         pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
         sleep(min(left, pause_s * (1 + monotonic_ns() // 1000 % 100 / 100) / 2))  # apart from those who wait alike
-    # With a rollback journal COMMIT too waits: for readers.
-    connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(left, 0.0))}")
     try:
         result = work()
-        connection.execute("COMMIT")
+        _patiently(connection, "COMMIT", deadline)  # with a rollback journal it waits for readers
     except BaseException:
         with suppress(sqlite3.Error):  # a broken disk may refuse even this; what broke first is what is said
             connection.execute("ROLLBACK")
@@ -323,11 +320,11 @@ def _immediate(connection: sqlite3.Connection, work: Callable[[], T], deadline: 
     return result
 
 
-def _patiently(connection: sqlite3.Connection, pragma: str, deadline: float) -> Any:
-    """The first value that `pragma` answers; retried while busy, since not every lock calls the busy handler."""
+def _patiently(connection: sqlite3.Connection, sql: str, deadline: float) -> Any:
+    """The first value that `sql` answers; retried while busy, since not every lock calls the busy handler."""
     while True:
         try:
-            return connection.execute(pragma).fetchone()[0]
+            return (connection.execute(sql).fetchone() or (None,))[0]
         except sqlite3.OperationalError as error:
             if not is_busy(error) or monotonic() >= deadline:
                 raise

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmctl.core.record import Attempt, CallRecord
     from llmctl.store.schema import Value
 
-_SET_AT_THE_START = ("id", "started_at")
+_SET_AT_THE_START = ("id", "started_at", "model")  # set again, an index is written anew
 _SOME = 200
 _OF_AN_ATTEMPT = tuple(ATTEMPTS)[1:]
 

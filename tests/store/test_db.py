@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -228,6 +230,30 @@ def test_a_wal_file_carried_to_such_a_directory_is_taken_back(tmp_path: Path) ->
     carried.close()
     assert len(carried.notes) == 1
     assert rows(tmp_path / "x.db") == 2
+
+
+def test_where_readers_hold_up_a_commit_it_is_waited_for_and_undone_at_the_deadline(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        make_table(connection)
+        connection.execute("PRAGMA user_version = 1")
+    database, reading = Database(tmp_path / "x.db", [make_table]), threading.Event()
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None, check_same_thread=False)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM t").fetchall()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database.write(insert, deadline=monotonic() + 0.02)
+
+        def insert_and_say(connection: sqlite3.Connection) -> None:
+            insert(connection)
+            reading.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(database.write, insert_and_say)
+            assert reading.wait(10)
+            reader.execute("COMMIT")
+            written.result(10)
+    database.close()
+    assert rows(tmp_path / "x.db") == 1
 
 
 def test_a_network_file_system_is_known_by_the_longest_mount_point() -> None:
