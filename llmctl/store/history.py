@@ -14,7 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import LedgerUnusable, UsageError
-from llmctl.store.db import LENIENT, SIDE_FILES, uri
+from llmctl.store.db import LENIENT, SIDE_FILES, damaged, uri
 from llmctl.store.expiry import INTERRUPTED_S, OVER_AT
 from llmctl.store.files import create_private, size
 from llmctl.store.schema import ATTEMPTS, CALLS, STATES, columns_of, has_search
@@ -172,7 +172,7 @@ def opened(path: str) -> Iterator[sqlite3.Connection | None]:
     try:
         with closing(open_to_read(path)) as connection:
             yield connection if columns_of(connection, "calls") else None
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # what SQLite says of a damaged schema quotes it
+    except sqlite3.Error as error:
         hint = "`llmctl ledger check` says more, and with --repair it brings back every readable row"
         raise LedgerUnusable(f"cannot read the ledger {path}: {error}", hint=hint) from error
 
@@ -183,7 +183,10 @@ def open_to_read(path: str) -> sqlite3.Connection:
         raise sqlite3.OperationalError("it is not a file")
     connection = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, timeout=30.0)
     try:
-        connection.execute("PRAGMA user_version").fetchone()
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes it
+        connection.close()
+        raise damaged("malformed database schema") from error
     except sqlite3.Error as error:
         connection.close()
         if not isinstance(error, sqlite3.OperationalError) or size(path + "-wal"):

@@ -22,12 +22,17 @@ from typing import Any
 import pytest
 
 import llmctl
+from llmctl.core.budget import Budgets
 from llmctl.core.errors import LedgerUnusable, UsageError
 from llmctl.core.record import Attempt, CallRecord, ulid
+from llmctl.store import spend
 from llmctl.store.checkup import check
+from llmctl.store.comparison import records
 from llmctl.store.db import Database
 from llmctl.store.history import Filter, History
 from llmctl.store.ledger import SqliteLedger
+from llmctl.store.repair import repair
+from llmctl.store.report import Question, Reports
 from llmctl.store.rows import begun, ended
 from llmctl.store.schema import ATTEMPTS, CALLS, STEPS
 from llmctl.store.spool import Entry, Spool
@@ -414,7 +419,7 @@ for n in range(count):
         os.close(pull)
         os.read(gun, 1)
         ledger = SqliteLedger(home + "/ledger.db", home + "/spool")
-        record = CallRecord(id=ulid(9e8, n), started_at=9e8, command="ask", model="fast")
+        record = CallRecord(id=ulid(9e8, n), started_at=9e8 + n, command="ask", model="fast")
         ledger.begin_now(record, f"prompt {n}")
         attempt = Attempt(1, "d", "p", "m", "primary", "ok", 9e8)
         ledger.complete_now(replace(record, state="ok"), (attempt,), f"answer {n}")
@@ -533,6 +538,26 @@ def test_a_damaged_ledger_is_never_a_crash_and_never_deleted(tmp_path: Path, cou
         assert all(path.stat().st_size for path in aside)
         shutil.rmtree(home.path)
     assert moved > 5
+
+
+def test_a_damaged_schema_is_an_error_of_ours_to_every_reader_and_repaired(home: Home) -> None:
+    ledger = home.ledger()
+    ledger.begin_now(call(1), "kept")
+    ledger.complete_now(done(call(1)), (attempt(),), "kept")
+    home.close()
+    data = home.file.read_bytes().replace(b"CREATE TABLE calls", b"CREATE TAB\x8aE calls")
+    home.file.write_bytes(data)
+    for look in (
+        home.history.list_calls,
+        lambda: records(home.file),
+        lambda: Reports(home.file).report(Question(by=("model",)), NOW),
+        lambda: spend.read(str(home.file), Budgets(), NOW),
+    ):
+        with pytest.raises(LedgerUnusable):
+            look()
+    assert check(home.file, home.spool, NOW)["damaged"]
+    assert repair(home.file, home.spool, NOW)["ok"]
+    assert [each["state"] for each in home.history.list_calls()] == ["ok"]
 
 
 def test_where_neither_ledger_nor_spool_can_be_written_there_is_one_warning(tmp_path: Path) -> None:
