@@ -59,10 +59,12 @@ def check(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
     if bad:
         problems.append(f"{bad} files in {os.fspath(spool)} are not ledger rows")
     if report["exists"]:
-        problems += _look_at_file(path, report)
         try:
+            problems += _look_at_file(path, report)
             with closing(open_to_read(path)) as connection:
                 problems += _look_inside(connection, report, now)
+        except FileNotFoundError:  # moved aside just now: whoever does that begins a new one
+            report["exists"] = False
         except sqlite3.Error as error:
             report["integrity"] = report["integrity"] or str(error)
             report["damaged"] = is_corrupt(error)

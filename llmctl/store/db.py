@@ -270,7 +270,7 @@ class Database:
                 return
             aside = free_name(f"{self.path}.corrupt-{int(time())}")
             for suffix in (*SIDE_FILES, ""):  # the file itself last: whoever opens it meanwhile still finds it damaged
-                if os.path.lexists(self.path + suffix):
+                with suppress(FileNotFoundError):  # not there, or deleted by whoever closed it last
                     os.rename(self.path + suffix, aside + suffix)
         self.notes.append(f"{self.path} was damaged: it is kept as {aside}, and a new one was begun")
 

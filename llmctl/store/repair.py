@@ -47,6 +47,7 @@ _FULLER = {
 def repair(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
     """What `check` finds afterwards, with what was done under `repair`. Raises LedgerUnusable when nothing can be."""
     path = os.fspath(path)
+    found = identity(path)
     before = check(path, spool, now)
     newer = before["schema"] is not None and before["schema"] > len(STEPS)
     if newer:
@@ -55,7 +56,7 @@ def repair(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
     done: dict[str, Any] = {"sources": [], "recovered": {}, "lost": {"calls": 0, "cells": 0}, "mended": []}
     try:
         if before["damaged"]:
-            _move_aside(database)
+            _move_aside(database, found)
         for source in beside(path, ".corrupt-"):
             with suppress(FileNotFoundError):  # another repair has brought its rows back meanwhile
                 _bring_back(database, source, done)
@@ -68,9 +69,8 @@ def repair(path: Path | str, spool: Path | str, now: float) -> dict[str, Any]:
     return check(path, spool, now) | {"repair": done}
 
 
-def _move_aside(database: Database) -> None:
-    """Have the file moved aside under its lock, as when a writer had noticed the damage itself."""
-    found = identity(database.path)
+def _move_aside(database: Database, found: tuple[int, int] | None) -> None:
+    """Have the file that was `found` moved aside under its lock, as when a writer had noticed the damage itself."""
 
     def notice(_: sqlite3.Connection) -> None:
         if identity(database.path) == found:

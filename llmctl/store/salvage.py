@@ -139,12 +139,15 @@ class Pages:
         return values
 
     def _overflow(self, number: int, missing: int) -> bytes:
-        """The rest of a payload: a list of pages, each beginning with the number of the next, the last with 0."""
+        """The rest of a payload: a list of pages, each beginning with the number of the next, the last with 0.
+
+        A page of zeros was never written: SQLite brings a journal into a file that was cut, and leaves such holes.
+        """
         parts: list[bytes] = []
         room = self.shape.usable - 4
         while missing > 0:
             page = self.page(number)
-            if not page:
+            if not any(page):
                 raise _Damaged
             parts.append(page[4 : 4 + min(room, missing)])
             missing -= room

@@ -7,6 +7,8 @@ import random
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -389,3 +391,52 @@ def test_a_writer_that_waits_while_the_file_is_moved_aside_writes_into_the_new_o
     holder.close()
     assert {row[0] for row in home.rows("calls")} == {ulid(NOW, 2)}
     ledger.close()
+
+
+RACE = """
+import os, sys
+from llmctl.core.errors import LedgerUnusable
+from llmctl.store.repair import repair
+home, now = sys.argv[1], float(sys.argv[2])
+gun, pull = os.pipe()
+for _ in range(4):
+    if os.fork() == 0:
+        os.close(pull)
+        os.read(gun, 1)
+        try:
+            repair(home + "/ledger.db", home + "/spool", now)
+        except LedgerUnusable:  # it met a file whose journal was just being moved
+            pass
+        os._exit(0)
+os.close(pull)
+print(sum(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(4)))
+"""
+
+
+def test_repairs_at_once_move_the_damaged_file_aside_and_nothing_else(home: Home, tmp_path: Path) -> None:
+    home.fill(1, 60)
+    for n in range(4):
+        place = Home(tmp_path / str(n))
+        shutil.copytree(home.path, place.path)
+        with place.file.open("r+b") as file:
+            file.seek(PAGE * (min(pages_of(home.file)["calls_model"]) - 1))
+            file.write(bytes(range(256)) * 16)
+        command = [sys.executable, "-c", RACE, place.path, str(NOW)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("0\n", "")
+        assert place.repair()["ok"]
+        assert len(list(place.path.glob("ledger.db.*-*[0-9]"))) == 1
+        assert len(place.rows("calls")) > 40
+
+
+def test_a_page_of_zeros_is_no_part_of_a_text(home: Home) -> None:
+    home.fill(0, 20)
+    texts, pages = home.rows("content"), pages_of(home.file)
+    file = set_aside(home)
+    data = file.read_bytes()
+    for page in pages["content+"]:
+        data = data[: (page - 1) * PAGE] + bytes(PAGE) + data[page * PAGE :]
+    file.write_bytes(data)
+    home.repair()
+    assert 0 < len(home.rows("content")) < 20
+    assert home.rows("content") <= texts
