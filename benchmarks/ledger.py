@@ -47,7 +47,10 @@ def llmctl_writer(home: Path, *, content: bool = True) -> Write:
         start = time.perf_counter()
         ledger.begin_now(record, prompt)
         begun_ms = 1000 * (time.perf_counter() - start)
-        ended = replace(record, state="ok", served_by="groq/llama", input_tokens=90, output_tokens=210, attempt_count=1)
+        ended = replace(
+            record, state="ok", served_by="groq/llama", input_tokens=90, output_tokens=210, attempt_count=1,
+            cost_nanousd=219_000, latency_ms=800.0 + n % 500, first_token_ms=200.0 + n % 90,
+        )  # fmt: skip
         ledger.complete_now(ended, (Attempt(1, "fast-1", "groq", "llama", "primary", "ok", time.time()),), answer)
         if ledger.trouble:
             raise RuntimeError(ledger.trouble)
