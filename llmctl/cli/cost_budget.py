@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer  # noqa: TC002 - typer reads the annotations
 
 from llmctl.cli.context import of
-from llmctl.cli.money_table import Column, bar, draw, money, print_plain, terminal
+from llmctl.cli.money_table import Column, bar, dollars, draw, is_plain, print_plain, terminal
 from llmctl.cli.options import Json, examples
 from llmctl.cli.output import one_line, print_json, say
 from llmctl.core.days import zone_info
-from llmctl.core.money import nano, usd
+from llmctl.core.money import usd
 from llmctl.store import spend
 
 if TYPE_CHECKING:
@@ -101,14 +101,14 @@ _SPARE = ("", "begins anew", "reserved")
 
 def _draw(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """The table, without what is empty in every row."""
-    plain = not console.encoding.lower().startswith("utf")
+    plain = is_plain(console)
     columns = (
         Column("budget", lambda row: one_line(row["scope"]) + " (warns)" * (row["on_exceed"] == "warn"), key=True),
         Column("per", lambda row: row["period"]),
-        Column("limit", lambda row: _dollars(row["limit_usd"])),
-        Column("spent", lambda row: _dollars(row["spent_usd"])),
-        Column("reserved", lambda row: _dollars(row["reserved_usd"] or None)),
-        Column("left", lambda row: _dollars(row["left_usd"])),
+        Column("limit", lambda row: dollars(row["limit_usd"], missing="")),
+        Column("spent", lambda row: dollars(row["spent_usd"], missing="")),
+        Column("reserved", lambda row: dollars(row["reserved_usd"] or None, missing="")),
+        Column("left", lambda row: dollars(row["left_usd"], missing="")),
         Column("", lambda row: _taken(row["share"], plain=plain), style="magenta"),
         Column("begins anew", lambda row: (row["resets_at"] or "")[5:16].replace("T", " ")),
     )
@@ -117,7 +117,3 @@ def _draw(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _taken(share: float | None, *, plain: bool) -> str:
     return "" if share is None else f"{share:4.0%} {bar(share, _BAR, plain=plain)}".ljust(_BAR + 5)
-
-
-def _dollars(amount: float | None) -> str:
-    return "" if amount is None else money(nano(amount))

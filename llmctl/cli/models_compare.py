@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmctl.cli.context import of
-from llmctl.cli.money_table import Column, draw, money, print_csv, print_plain, seconds, short, terminal
+from llmctl.cli.money_table import Column, dollars, draw, print_csv, print_plain, seconds, short, terminal
 from llmctl.cli.options import Csv, Json, examples, not_both
 from llmctl.cli.output import one_line, print_json, write
 from llmctl.core.errors import UsageError
-from llmctl.core.money import ATTO, nano
+from llmctl.core.money import ATTO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,10 +146,6 @@ def _share(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.1%}" if 0 < rate < 0.0995 else f"{rate:.0%}"
 
 
-def _dollars(dollars: float | None) -> str:
-    return money(None if dollars is None else nano(dollars))
-
-
 def _day(instant: float | None) -> str:
     return "-" if instant is None else f"{_moment(instant):%Y-%m-%d}"
 
@@ -168,12 +164,12 @@ _SEEN = (
     Column("p95", lambda row: seconds(row["first_token_p95_ms"])),
     Column("tok/s", lambda row: short(row["tokens_per_second_p50"])),
     Column("whole", lambda row: seconds(row["latency_p50_ms"])),
-    Column("a call", lambda row: _dollars(row["cost_per_call_usd"])),
-    Column("1M out", lambda row: _dollars(row["cost_per_million_output_usd"])),
+    Column("a call", lambda row: dollars(row["cost_per_call_usd"])),
+    Column("1M out", lambda row: dollars(row["cost_per_million_output_usd"])),
 )
 _TOLD = (
-    Column("price in", lambda row: _dollars(row["price_input_usd"])),
-    Column("price out", lambda row: _dollars(row["price_output_usd"])),
+    Column("price in", lambda row: dollars(row["price_input_usd"])),
+    Column("price out", lambda row: dollars(row["price_output_usd"])),
     Column("window", lambda row: short(row["context_window"])),
     Column("last used", lambda row: _day(row["last_used"])),
 )

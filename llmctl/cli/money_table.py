@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.cli.output import safe, table, write
-from llmctl.core.money import NANO
+from llmctl.core.money import NANO, nano
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,6 +68,11 @@ def money(nanousd: int | None, *, missing: str = "-", decimals: int = 0) -> str:
     first = len(digits) - len(digits.lstrip("0"))
     rounded = round(nanousd, -max(0, 6 - first))
     return "$0." + f"{rounded:09d}".rstrip("0").ljust(2, "0")
+
+
+def dollars(amount: float | None, *, missing: str = "-") -> str:
+    """An amount of USD, as `money` says it."""
+    return money(None if amount is None else nano(amount), missing=missing)
 
 
 def decimals(amounts: Iterable[int | None]) -> int:
@@ -216,7 +221,7 @@ def draw(
     for line, share in zip(lines, shares or [0.0] * len(rows), strict=False):
         cells = [Text(fold(line[name], width)) for name, width in widths.items()]
         if bars:
-            cells.insert(list(widths).index("cost") + 1, Text(bar(share / top, bars, plain=_is_plain(console))))
+            cells.insert(list(widths).index("cost") + 1, Text(bar(share / top, bars, plain=is_plain(console))))
         drawn.add_row(*cells)
     paint(console, drawn)
 
@@ -291,7 +296,7 @@ def draw_line(console: Console, values: Sequence[int], words: str) -> None:
 
     each = -(-len(values) // min(console.width, _LONGEST_SPARK))
     words += f"; a bar is {each} days" if each > 1 else ""
-    line = "" if _is_plain(console) else sparkline(values, min(console.width, _LONGEST_SPARK))
+    line = "" if is_plain(console) else sparkline(values, min(console.width, _LONGEST_SPARK))
     gap = "  " if len(line) + 2 + cell_len(words) <= console.width else "\n"
     paint(console, Text.assemble((line, _ACCENT), gap if line else "", words))
 
@@ -324,6 +329,6 @@ def _in_words(fact: Fact) -> str:
     return f"{fact.what}: {', '.join(filter(None, amounts))}" + (f" ({fact.note})" if fact.note else "")
 
 
-def _is_plain(console: Console) -> bool:
+def is_plain(console: Console) -> bool:
     """Whether the terminal may have no characters for blocks."""
     return not console.encoding.lower().startswith("utf")

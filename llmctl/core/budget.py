@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.errors import BudgetExceeded
+from llmctl.core.money import NANO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmctl.core.catalog import Catalog, Deployment
-
-_NANO = 1_000_000_000
 
 
 class Allowance(NamedTuple):
@@ -156,5 +155,5 @@ def dollars(nanousd: int) -> str:
     >>> dollars(5_000_000_000), dollars(1_074_000)
     ('$5.00', '$0.001074')
     """
-    whole, rest = divmod(nanousd, _NANO)
+    whole, rest = divmod(nanousd, NANO)
     return f"${whole:,}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
