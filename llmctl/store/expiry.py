@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.record import ulid
-from llmctl.store.schema import has_search
+from llmctl.store.schema import FORGET, has_search
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,9 +41,6 @@ def forget_texts(connection: sqlite3.Connection, which: str, values: Any) -> int
     rows = connection.execute(f"SELECT id, prompt, answer, indexed FROM content WHERE {which}", values).fetchall()  # noqa: S608
     if any(row[3] for row in rows) and not has_search(connection):
         rows = [row for row in rows if not row[3]]
-    forget = "INSERT INTO search (search, rowid, prompt, answer) VALUES ('delete', ?, ?, ?)"
-    for row in rows:
-        if row[3]:  # the index keeps no text of its own: it must be told what it forgets
-            connection.execute(forget, row[:3])
+    connection.executemany(FORGET, [row[:3] for row in rows if row[3]])
     connection.executemany("DELETE FROM content WHERE id = ?", [row[:1] for row in rows])
     return len(rows)

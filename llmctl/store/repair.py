@@ -2,7 +2,7 @@
 
 A damaged ledger is moved aside first, as any writer would do, so that calls go on meanwhile; its rows come back in
 short transactions, and may come back again: whatever is there already in a fuller state stays. No file is deleted: one
-whose rows are back is kept as `ledger.db.recovered-...`.
+whose rows are back is kept as `ledger.db.salvaged-...`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from llmctl.store.rollup import Rollups
-from llmctl.store.schema import ATTEMPTS, CALLS, CONTENT, TAGS, columns_of, has_search, stored
+from llmctl.store.schema import ATTEMPTS, CALLS, CONTENT, FORGET, TAGS, columns_of, has_search, stored
 from llmctl.store.spool import Entry
 
 if TYPE_CHECKING:
@@ -120,9 +120,8 @@ class Rows:
             row, old_prompt, old_answer, indexed = old
             if indexed and not self._has_search:
                 return
-            if indexed:  # the index keeps no text of its own: it must be told what it forgets
-                forget = "INSERT INTO search (search, rowid, prompt, answer) VALUES ('delete', ?, ?, ?)"
-                execute(forget, (row, old_prompt, old_answer))
+            if indexed:
+                execute(FORGET, (row, old_prompt, old_answer))
             prompt = old_prompt if prompt is None else prompt
             answer = old_answer if answer is None else answer
             change = "UPDATE content SET prompt = ?, answer = ?, indexed = ? WHERE id = ?"

@@ -188,6 +188,10 @@ def _rollups(connection: sqlite3.Connection) -> None:
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _search, _rollups)
 
 
+FORGET = "INSERT INTO search (search, rowid, prompt, answer) VALUES ('delete', ?, ?, ?)"
+"""Takes the texts of a row out of the index, which keeps none of its own: it must be told what it forgets."""
+
+
 def has_fts5(connection: sqlite3.Connection) -> bool:
     """Whether this SQLite was built with full-text search."""
     return connection.execute("SELECT 1 FROM pragma_module_list WHERE name = 'fts5'").fetchone() is not None
