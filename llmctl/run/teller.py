@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from queue import SimpleQueue
@@ -168,10 +169,8 @@ def _complaints() -> Say:
         line = f"{kind}{redact(' '.join(words.split()))[:300]}\n"
         if line not in said and len(said) < _MOST_COMPLAINTS:
             said.add(line)
-            try:
+            with suppress(OSError):  # nobody is there to hear it
                 os.write(back, line.encode("utf-8", "replace"))
-            except OSError:
-                said.add(line)  # nobody is there to hear it
 
     return say
 
