@@ -6,13 +6,15 @@ import os
 import sqlite3
 import stat
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.core import days
 from llmctl.store.cover import ledger_zone
-from llmctl.store.db import SIDE_FILES, is_corrupt
+from llmctl.store.db import SIDE_FILES
 from llmctl.store.files import size
 from llmctl.store.history import Filter, open_to_read
+from llmctl.store.patience import is_corrupt
 from llmctl.store.rollup import pruned_before
 from llmctl.store.schema import STEPS, SUMS, TABLES, columns_of, has_search
 from llmctl.store.spool import Spool
@@ -110,6 +112,48 @@ def _look_inside(connection: sqlite3.Connection, report: dict[str, Any], now: fl
         problems.append("the sums that reports are made of disagree with the calls")
     report["search"] = "index" if has_search(connection) else "scan"
     return problems
+
+
+class Glance(NamedTuple):
+    """What a quick look at a database file found: `unusable` as it is, `whole` where all of it was looked at."""
+
+    exists: bool = False
+    problems: tuple[str, ...] = ()
+    unusable: bool = False
+    whole: bool = True
+    newest: float | None = None
+
+
+def glance(path: Path | str, limit_s: float = 0.5) -> Glance:
+    """A look at any of our databases that takes no longer than about `limit_s`; `newest` is the last call's beginning.
+
+    Opened read-only. A missing file is a good one.
+    """
+    path, until = os.fspath(path), monotonic() + limit_s
+    if not os.path.lexists(path):
+        return Glance()
+    problems = _look_at_file(path, {})
+    unusable = any("nothing is written" in each for each in problems)
+    whole, newest = True, None
+    try:
+        with closing(open_to_read(path)) as connection:
+            connection.execute("BEGIN")
+            if columns_of(connection, "calls"):
+                newest = connection.execute("SELECT max(started_at) FROM calls").fetchone()[0]
+            connection.set_progress_handler(lambda: monotonic() > until, 5_000)
+            try:
+                found = [row[0] for row in connection.execute(f"PRAGMA quick_check({_MOST})")]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_INTERRUPT:
+                    raise
+                found, whole = ["ok"], False
+            problems += [] if found == ["ok"] else [f"damaged: {found[0]}"]
+            unusable = unusable or found != ["ok"]
+    except FileNotFoundError:  # moved aside just now
+        return Glance()
+    except (sqlite3.Error, OSError) as error:
+        problems, unusable = [*problems, f"cannot be read: {error}"], True
+    return Glance(True, tuple(problems), unusable, whole, newest if isinstance(newest, float) else None)
 
 
 def rollups_differ(connection: sqlite3.Connection) -> bool:

@@ -2,7 +2,7 @@
 
 A file that cannot be used is never a crash: a damaged one is moved aside and a new one begun, a directory without
 shared memory is served with a rollback journal, and both are said once in `notes`. What the tables mean is not known
-here. One thread owns a `Database` (see `worker`); its connection is opened when first needed.
+here. One thread at a time uses a `Database`; its connection is opened when first needed.
 
 No connection crosses a fork: a child would believe in locks that only its parent holds, even on a connection of its own
 (sqlite.org/howtocorrupt.html, 2.6). So a fork waits for the write that runs, and every connection is closed before it.
@@ -15,8 +15,8 @@ import sqlite3
 import threading
 from contextlib import suppress
 from functools import partial
-from time import monotonic, monotonic_ns, sleep, time
-from typing import TYPE_CHECKING, Any, TypeVar
+from time import monotonic, sleep, time
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
 from llmctl.store.files import (
@@ -29,6 +29,7 @@ from llmctl.store.files import (
     private_file,
     size,
 )
+from llmctl.store.patience import RETRY_S, damaged, immediate, is_busy, is_corrupt, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,38 +43,11 @@ BUSY_TIMEOUT_S = 30.0
 _SLICE_S = 1.0
 LENIENT = partial(str, encoding="utf-8", errors="replace")
 """How text is read: a spoilt byte of a file that is otherwise whole costs one character, not all of its rows."""
-_RETRY_S = 0.01
-_LONGEST_RETRY_S = 0.032
 _CHECKPOINT_BYTES = 1 << 20
 SIDE_FILES = ("-wal", "-shm", "-journal")
 
-# Primary result codes, sqlite.org/rescode.html.
-_BUSY = (5, 6, 15)  # BUSY, LOCKED, PROTOCOL (a race for the wal-index that lasted)
-_CORRUPT = (11, 26)  # CORRUPT, NOTADB
 # Extended: CANTOPEN, NOLFS, IOERR_SHMOPEN, _SHMLOCK, _SHMMAP. Not _SHMSIZE: that is a full disk.
 _NO_SHARED_MEMORY = (14, 22, 4618, 5130, 5386)
-
-
-def is_busy(error: BaseException) -> bool:
-    """Whether `error` says that another process holds the file."""
-    return _code(error) in _BUSY
-
-
-def is_corrupt(error: BaseException) -> bool:
-    """Whether `error` says that the file is damaged, or no database."""
-    return _code(error) in _CORRUPT
-
-
-def damaged(why: str) -> sqlite3.DatabaseError:
-    """The error that SQLite would raise had it noticed: raised within a write, it has the file moved aside."""
-    error = sqlite3.DatabaseError(why)
-    error.sqlite_errorcode = _CORRUPT[0]
-    return error
-
-
-def _code(error: BaseException) -> int | None:
-    code = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
 
 
 def uri(path: str, mode: str) -> str:
@@ -85,6 +59,12 @@ class _MovedAside(Exception):
     """Another process has moved the file aside."""
 
 
+class _Foreign(sqlite3.DatabaseError):
+    """The file is a database of another program."""
+
+    sqlite_errorcode = sqlite3.SQLITE_NOTADB
+
+
 class Database:
     """One SQLite file with the migrations that make its schema: `steps[n]` takes version n to n + 1.
 
@@ -92,10 +72,21 @@ class Database:
     llmctl, which is left as it is).
     """
 
-    def __init__(self, path: Path | str, steps: Sequence[Step], *, vfs: str = "", disposable: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        steps: Sequence[Step],
+        *,
+        vfs: str = "",
+        disposable: bool = False,
+        secure: bool = False,
+        mark: int = 0,
+    ) -> None:
         """Touches nothing yet. `vfs` names another file layer of SQLite (sqlite.org/vfs.html).
 
         A `disposable` file is never waited for to reach the disk: a power loss may damage it, a dying process may not.
+        What is deleted is overwritten, unless it is disposable and not `secure`. With a `mark` (an `application_id`,
+        which the first step is to set) a database of another program is moved aside instead of being given our tables.
         """
         self.path = os.fspath(path)
         self._uri = uri(self.path, "rw") + (f"&vfs={vfs}" if vfs else "")
@@ -103,6 +94,8 @@ class Database:
         self.version = 0
         self._steps = steps
         self._disposable = disposable
+        self._secure = secure or not disposable
+        self._mark = mark
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         self._using = threading.Lock()
@@ -125,23 +118,51 @@ class Database:
         if deadline is None:
             deadline = monotonic() + BUSY_TIMEOUT_S
         with self._using:
-            try:
-                result = self._write(work, deadline, hurry)
-            except sqlite3.DatabaseError as error:
-                if not is_corrupt(error):
-                    if not is_busy(error):
-                        self._let_go()
-                    raise
-                self._set_aside()
-                result = self._write(work, deadline, hurry)
+            result = self._on_a_whole_file(lambda: self._write(work, deadline, hurry))
             if checkpoint and size(self.path + "-wal") > _CHECKPOINT_BYTES:
                 self._checkpoint()
             return result
+
+    def read(self, work: Callable[[sqlite3.Connection], T], *, deadline: float | None = None) -> T:
+        """What `work(connection)` returns: it sees one state of the file, and holds nobody up who writes.
+
+        With a rollback journal it waits until `deadline` for a commit, and `work` may run again. Raises as `write`.
+        """
+        until = monotonic() + BUSY_TIMEOUT_S if deadline is None else deadline
+        with self._using:
+            return self._on_a_whole_file(lambda: self._read(work, until))
 
     def close(self) -> None:
         """Close the connection, with a checkpoint if it is the last one; a later write opens another."""
         with self._using:
             self._let_go()
+
+    def _on_a_whole_file(self, work: Callable[[], T]) -> T:
+        """What `work()` returns; again on a new file when this one is damaged, or not ours."""
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if not is_corrupt(error):
+                if not is_busy(error):
+                    self._let_go()
+                raise
+            self._set_aside("another program's database" if isinstance(error, _Foreign) else "damaged")
+            return work()
+
+    def _read(self, work: Callable[[sqlite3.Connection], T], deadline: float) -> T:
+        while True:
+            try:
+                connection = self._connect(deadline, lambda: False)
+                connection.execute("BEGIN")
+                try:
+                    return work(connection)
+                finally:
+                    with suppress(sqlite3.Error):  # what broke the work is what is said
+                        connection.execute("ROLLBACK")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error) or monotonic() >= deadline:
+                    raise
+            sleep(RETRY_S)
 
     def _write(self, work: Callable[[sqlite3.Connection], T], deadline: float, hurry: Callable[[], bool]) -> T:
         def work_here(connection: sqlite3.Connection) -> T:
@@ -152,7 +173,7 @@ class Database:
         while True:
             connection = self._connect(deadline, hurry)
             with suppress(_MovedAside):
-                return _immediate(connection, partial(work_here, connection), deadline, hurry)
+                return immediate(connection, partial(work_here, connection), deadline, hurry)
 
     def _checkpoint(self) -> None:
         """Bring the journal in and cut it, as far as that holds nobody up.
@@ -178,7 +199,7 @@ class Database:
         private_directory(os.path.dirname(self.path) or ".")
         if _orphan_journal(self.path):
             self._inode = identity(self.path)
-            self._set_aside()
+            self._set_aside("damaged")
         connection = self._open()
         try:
             self._prepare(connection, deadline, hurry)
@@ -207,26 +228,34 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection, deadline: float, hurry: Callable[[], bool]) -> None:
         try:
-            self.version = _patiently(connection, "PRAGMA user_version", deadline)
+            self.version = patiently(connection, "PRAGMA user_version", deadline)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode not in _NO_SHARED_MEMORY:
                 raise
             self._use_rollback_journal(connection, str(error))
-            self.version = _patiently(connection, "PRAGMA user_version", deadline)
+            self.version = patiently(connection, "PRAGMA user_version", deadline)
+        if self._mark and not self._ours(connection, deadline):
+            raise _Foreign("the file is another program's database")
         if self.version == 0:
             self._begin_journal(connection, deadline)
-        wal = _patiently(connection, "PRAGMA journal_mode", deadline) == "wal"
+        wal = patiently(connection, "PRAGMA journal_mode", deadline) == "wal"
         # NORMAL is safe in WAL; a rollback journal it may corrupt at power loss (sqlite.org/pragma.html, synchronous).
         connection.execute(f"PRAGMA synchronous = {'OFF' if self._disposable else 'NORMAL' if wal else 'FULL'}")
         # Checkpoints are ours to time; a journal begun again is cut to what it holds, so that its size says when.
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("PRAGMA journal_size_limit = 0")
         connection.text_factory = LENIENT
-        if not self._disposable:  # what is deleted is overwritten, as some builds of SQLite do anyway
+        if self._secure:  # what is deleted is overwritten, as some builds of SQLite do anyway
             connection.execute("PRAGMA secure_delete = ON").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")  # from here on waiting is ours: set anew, it costs each write
         if self.version < len(self._steps):
-            _immediate(connection, lambda: self._migrate(connection), deadline, hurry)
+            immediate(connection, lambda: self._migrate(connection), deadline, hurry)
+
+    def _ours(self, connection: sqlite3.Connection, deadline: float) -> bool:
+        """Whether the file bears our mark, or nothing at all yet; in this order, since others may be making it now."""
+        tables = patiently(connection, "SELECT count(*) FROM sqlite_master", deadline)
+        found = patiently(connection, "PRAGMA application_id", deadline)
+        return found == self._mark or not (tables or found)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         """Run the steps that the file lacks, by the version found under the lock: others may have been first."""
@@ -245,7 +274,7 @@ class Database:
             self._use_rollback_journal(connection, network)
             return
         try:
-            answer = _patiently(connection, "PRAGMA journal_mode = WAL", deadline)
+            answer = patiently(connection, "PRAGMA journal_mode = WAL", deadline)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode not in _NO_SHARED_MEMORY:
                 raise
@@ -261,8 +290,8 @@ class Database:
         connection.execute("PRAGMA user_version").fetchone()  # the lock is let go by the next read
         self.notes.append(f"{self.path}: no shared journal in this directory ({why}); writes are slower here")
 
-    def _set_aside(self) -> None:
-        """Move the damaged file away with its journals, unless another process has done so already."""
+    def _set_aside(self, what: str) -> None:
+        """Move the file away with its journals, because it was `what`, unless another process has done so already."""
         found = self._inode
         self._let_go()
         with directory_lock(os.path.dirname(self.path) or "."):
@@ -272,7 +301,7 @@ class Database:
             for suffix in (*SIDE_FILES, ""):  # the file itself last: whoever opens it meanwhile still finds it damaged
                 with suppress(FileNotFoundError):  # not there, or deleted by whoever closed it last
                     os.rename(self.path + suffix, aside + suffix)
-        self.notes.append(f"{self.path} was damaged: it is kept as {aside}, and a new one was begun")
+        self.notes.append(f"{self.path} was {what}: it is kept as {aside}, and a new one was begun")
 
 
 _databases: WeakSet[Database] = WeakSet()
@@ -292,43 +321,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-def _immediate(connection: sqlite3.Connection, work: Callable[[], T], deadline: float, hurry: Callable[[], bool]) -> T:
-    """What `work()` returns, inside BEGIN IMMEDIATE: a deferred one that reads first is refused despite any timeout.
-
-    SQLite itself would look again each 100 ms, so that 50 processes at once need twice the time that their work takes.
-    """
-    patient_until, pause_s = monotonic() + _SLICE_S, _RETRY_S / 8
-    while True:
-        left = deadline - monotonic()
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            break
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or left <= 0 or (monotonic() > patient_until and hurry()):
-                raise
-        pause_s = min(2 * pause_s, _LONGEST_RETRY_S)
-        sleep(min(left, pause_s * (1 + monotonic_ns() // 1000 % 100 / 100) / 2))  # apart from those who wait alike
-    try:
-        result = work()
-        _patiently(connection, "COMMIT", deadline)  # with a rollback journal it waits for readers
-    except BaseException:
-        with suppress(sqlite3.Error):  # a broken disk may refuse even this; what broke first is what is said
-            connection.execute("ROLLBACK")
-        raise
-    return result
-
-
-def _patiently(connection: sqlite3.Connection, sql: str, deadline: float) -> Any:
-    """The first value that `sql` answers; retried while busy, since not every lock calls the busy handler."""
-    while True:
-        try:
-            return (connection.execute(sql).fetchone() or (None,))[0]
-        except sqlite3.OperationalError as error:
-            if not is_busy(error) or monotonic() >= deadline:
-                raise
-        sleep(_RETRY_S)
 
 
 def _orphan_journal(path: str) -> bool:

@@ -14,9 +14,10 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import LedgerUnusable, UsageError
-from llmctl.store.db import LENIENT, SIDE_FILES, damaged, uri
+from llmctl.store.db import LENIENT, SIDE_FILES, uri
 from llmctl.store.expiry import INTERRUPTED_S, OVER_AT
 from llmctl.store.files import create_private, size
+from llmctl.store.patience import damaged
 from llmctl.store.schema import ATTEMPTS, CALLS, STATES, columns_of, has_search
 
 if TYPE_CHECKING:

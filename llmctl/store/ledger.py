@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from llmctl.core.budget import Budgets
 from llmctl.core.errors import BudgetExceeded, LedgerUnusable, LlmctlError, UsageError
 from llmctl.store import spend
-from llmctl.store.db import BUSY_TIMEOUT_S, Database, is_busy
+from llmctl.store.db import BUSY_TIMEOUT_S, Database
 from llmctl.store.expiry import expire
+from llmctl.store.patience import is_busy
 from llmctl.store.rows import Rows, begun, ended
 from llmctl.store.schema import STEPS, columns_of
 from llmctl.store.spool import Spool

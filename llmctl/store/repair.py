@@ -17,12 +17,25 @@ from typing import TYPE_CHECKING, Any
 from llmctl.core.errors import LedgerUnusable
 from llmctl.store.checkup import beside, check, rollups_differ
 from llmctl.store.cover import PERIODS
-from llmctl.store.db import SIDE_FILES, Database, damaged, is_corrupt
+from llmctl.store.db import SIDE_FILES, Database
 from llmctl.store.files import free_name, identity
 from llmctl.store.history import open_to_read
+from llmctl.store.patience import damaged, is_corrupt
 from llmctl.store.recover import Finds
 from llmctl.store.rollup import CLOCKS, catch_up, note_pruned, rebuild
-from llmctl.store.schema import CALLS, ROLLUP_KEYS, STEPS, SUMS, TABLES, has_fts5, has_search, make_search
+from llmctl.store.schema import (
+    CALLS,
+    ROLLUP_KEYS,
+    SESSION_VERSION,
+    SESSIONS,
+    STEPS,
+    SUMS,
+    TABLES,
+    TURNS,
+    has_fts5,
+    has_search,
+    make_search,
+)
 from llmctl.store.spool import Spool
 from llmctl.store.upkeep import merge_waiting
 
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
     from llmctl.store.recover import Row
 
 _AT_ONCE = 200
+_COLUMNS = {**TABLES, "sessions": SESSIONS, "turns": TURNS}
 _FULLER = {
     "calls": f"(id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in CALLS)} "
     "WHERE calls.state = 'started' AND excluded.state <> 'started'",
@@ -40,6 +54,8 @@ _FULLER = {
     "tags": "DO NOTHING",
     "content": "(call_id) DO UPDATE SET prompt = coalesce(content.prompt, excluded.prompt), "
     "answer = excluded.answer WHERE content.indexed = 0 AND content.answer IS NULL AND excluded.answer IS NOT NULL",
+    "sessions": "DO NOTHING",
+    "turns": "DO NOTHING",
 }
 """What becomes of a row that is there already, by table."""
 
@@ -93,6 +109,8 @@ def _bring_back(database: Database, source: str, done: dict[str, Any]) -> None:
         counts = {table: _put(database, table, finds.details(table, known)) for table in details}
         done["lost"]["cells"] += finds.bad
         counts["calls"] = _put(database, "calls", finds.calls())
+        counts |= {table: _put(database, table, finds.talk(table)) for table in ("sessions", "turns")}
+        database.write(_name_sessions)
         _put_sums(database, finds)
         done["lost"]["calls"] += sum(not known(each) for each in finds.named)
     for table, count in counts.items():
@@ -106,7 +124,7 @@ def _bring_back(database: Database, source: str, done: dict[str, Any]) -> None:
 
 def _put(database: Database, table: str, rows: Iterator[Row]) -> int:
     """How many rows were new, or fuller than what is there."""
-    columns = (*TABLES[table], *["rolled"] * (table == "calls"))
+    columns = (*_COLUMNS[table], *["rolled"] * (table == "calls"))
     marks = ", ".join("?" * len(columns))
     insert = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks}) ON CONFLICT {_FULLER[table]}"  # noqa: S608
     written = 0
@@ -117,6 +135,16 @@ def _put(database: Database, table: str, rows: Iterator[Row]) -> int:
 
 def _execute(connection: sqlite3.Connection, statement: str, rows: list[Any]) -> int:
     return connection.executemany(statement, rows).rowcount
+
+
+def _name_sessions(connection: sqlite3.Connection) -> None:
+    """Give turns whose session was lost one again: its model and its system prompt are not known any more."""
+    connection.execute(
+        "INSERT INTO sessions (name, created_at, updated_at, version) SELECT session, min(at), max(at), ? FROM turns "
+        "WHERE session NOT IN (SELECT name FROM sessions) GROUP BY session",
+        (SESSION_VERSION,),
+    )
+    connection.execute("DELETE FROM sessions WHERE name NOT IN (SELECT session FROM turns)")
 
 
 def _put_sums(database: Database, finds: Finds) -> None:

@@ -23,7 +23,8 @@ from time import monotonic, time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from llmctl.core.errors import ConfigInvalid, LedgerUnusable, StateUnusable
-from llmctl.store.db import Database, damaged
+from llmctl.store.db import Database
+from llmctl.store.patience import damaged
 from llmctl.store.worker import Worker
 
 if TYPE_CHECKING:

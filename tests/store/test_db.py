@@ -20,8 +20,9 @@ import pytest
 
 import llmctl
 from llmctl.core.errors import LedgerUnusable
-from llmctl.store.db import Database, is_busy
+from llmctl.store.db import Database
 from llmctl.store.files import on_network
+from llmctl.store.patience import is_busy
 from llmctl.store.worker import Worker
 
 ROOT = str(Path(llmctl.__path__[0]).parent)
@@ -115,6 +116,85 @@ def test_a_new_file_is_in_wal_and_a_write_that_raises_leaves_nothing(tmp_path: P
     journal = database.write(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0])
     database.close()
     assert (rows(tmp_path / "x.db"), journal) == (1, "wal")
+
+
+@pytest.mark.parametrize("how", [{}, {"disposable": True, "secure": True}])
+def test_what_is_deleted_is_overwritten(tmp_path: Path, how: dict[str, bool]) -> None:
+    database = Database(tmp_path / "x.db", [make_table], **how)  # type: ignore[arg-type]
+    assert database.write(lambda c: c.execute("PRAGMA secure_delete").fetchone()[0]) == 1
+    database.close()
+
+
+def test_a_reader_sees_one_state_and_holds_nobody_up_who_writes(tmp_path: Path) -> None:
+    database, other = (Database(tmp_path / "x.db", [make_table]) for _ in range(2))
+    database.write(insert)
+
+    def look(connection: sqlite3.Connection) -> list[int]:
+        seen = []
+        for _ in range(2):
+            seen.append(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+            other.write(insert, deadline=monotonic() + 5)
+        return seen
+
+    assert database.read(look) == [1, 1]
+    assert database.read(lambda c: c.execute("SELECT count(*) FROM t").fetchone()[0]) == 3
+    with pytest.raises(ZeroDivisionError):
+        database.read(lambda _: 1 // 0)
+    database.write(insert)
+    other.close()
+    database.close()
+
+
+def test_a_reader_waits_for_a_commit_where_there_is_a_rollback_journal(tmp_path: Path) -> None:
+    database = Database(tmp_path / "x.db", [make_table], vfs="unix-dotfile")
+    database.write(insert)
+    begun = threading.Event()
+
+    def look(connection: sqlite3.Connection) -> int:
+        begun.set()
+        found: int = connection.execute("SELECT count(*) FROM t").fetchone()[0]
+        return found
+
+    name = f"file:{tmp_path / 'x.db'}?vfs=unix-dotfile"
+    with closing(sqlite3.connect(name, uri=True, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        insert(other)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            database.read(look, deadline=monotonic() + 0.02)
+        begun.clear()
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(database.read, look)
+            assert begun.wait(10)
+            other.execute("COMMIT")
+            assert reading.result(10) == 2
+    database.close()
+
+
+@pytest.mark.parametrize("what", ["text", "tables", "mark"])
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_what_does_not_bear_our_mark_is_moved_aside_and_gets_none_of_our_tables(
+    tmp_path: Path, what: str, first: str
+) -> None:
+    def marked(connection: sqlite3.Connection) -> None:
+        make_table(connection)
+        connection.execute("PRAGMA application_id = 77")
+
+    path = tmp_path / "x.db"
+    if what == "text":
+        path.write_bytes(b"some text " * 999)
+    else:
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("CREATE TABLE theirs (a)" if what == "tables" else "PRAGMA application_id = 5")
+    before = path.read_bytes()
+    database = Database(path, [marked], mark=77)
+    getattr(database, first)(lambda c: c.execute("SELECT * FROM t").fetchall())
+    database.write(insert)
+    database.close()
+    (aside,) = tmp_path.glob("x.db.corrupt-*")
+    assert (aside.read_bytes(), len(database.notes), rows(path)) == (before, 1, 1)
+    again = Database(path, [marked], mark=77)
+    assert (again.read(lambda c: len(c.execute("SELECT * FROM t").fetchall())), again.notes) == (1, [])
+    again.close()
 
 
 @pytest.mark.parametrize(("disposable", "synchronous"), [(False, 1), (True, 0)])
