@@ -1,4 +1,4 @@
-"""Public test doubles: a scripted transport, a transport of faults, clocks, a ledger and a state in memory.
+"""Public test doubles: a scripted transport, a transport of faults, clocks, a ledger, a cache and a state in memory.
 
 They plug in where the real parts do (`Client(transport=..., clock=..., ledger=...)`), below the engine: encoding,
 decoding, error mapping and the call machine stay the real ones.
@@ -14,25 +14,30 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmctl.core.caching import SKEW_S, Flight, Found, is_live
 from llmctl.run.clock import DrillClock, SystemClock
 from llmctl.run.faults import FaultTransport
 from llmctl.run.shared import MemoryState
+from llmctl.store.cache_rows import OVERHEAD_OF_A_VECTOR, SWEPT, entry_size, row_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 
     from llmctl.core.budget import Budgets
+    from llmctl.core.caching import Asked, Entry, Tier, Vector
     from llmctl.core.catalog import Deployment
     from llmctl.core.errors import LlmctlError
     from llmctl.core.record import Attempt, CallRecord
+    from llmctl.core.scope import Key
     from llmctl.wire.base import HttpRequest
 
 __all__ = [
-    "EPOCH", "DrillClock", "FaultTransport", "MemoryLedger", "MemoryState", "Reply", "ScriptedTransport",
+    "EPOCH", "DrillClock", "FaultTransport", "MemoryCache", "MemoryLedger", "MemoryState", "Reply", "ScriptedTransport",
     "VirtualClock", "run_virtual", "sse",
 ]  # fmt: skip
 T = TypeVar("T")
@@ -161,6 +166,131 @@ class MemoryLedger:
         self.states.append(record.state)
         self.attempts[record.id] = tuple(attempts)
         self.texts[record.id] = (self.texts[record.id][0], answer)
+
+
+class MemoryCache:
+    """A cache (`run.ports.Cache`) that forgets at the end of the process.
+
+    `entries` are what it keeps, by exact key, `hits` what was found for whom, `forbidden` the pairs of exact keys that
+    never answer each other.
+    """
+
+    blocks = False
+
+    def __init__(self, *, max_entries: int = 100_000, max_bytes: int = 512 << 20) -> None:
+        self.warnings: list[str] = []
+        self.entries: dict[bytes, Entry] = {}
+        self.hits: list[tuple[Asked, Found]] = []
+        self.forbidden: set[tuple[bytes, bytes]] = set()
+        self._max_entries, self._max_bytes = max_entries, max_bytes
+        self._used: dict[bytes, tuple[float, int]] = {}
+        self._vectors: dict[bytes, tuple[float, Vector]] = {}
+        self._leases: dict[bytes, tuple[str | None, float, float, float | None]] = {}
+        self._lock = threading.RLock()
+
+    def find(self, keys: Sequence[Key], tiers: Sequence[Tier], asked: Asked, now: float, ttl_s: float) -> Found | None:
+        """The newest live entry."""
+        with self._lock:
+            for tier in tiers:
+                digests = {getattr(key, tier) for key in keys} - {None}
+                found = [
+                    entry
+                    for exact, entry in reversed(self.entries.items())
+                    if getattr(entry.key, tier) in digests
+                    and is_live(entry, now, ttl_s)
+                    and not any((key.exact, exact) in self.forbidden for key in keys)
+                ]
+                if found:
+                    newest = max(found, key=lambda entry: entry.created_at)
+                    self._used[newest.key.exact] = now, self._used[newest.key.exact][1]
+                    self.hits.append((asked, Found(newest, tier)))
+                    return self.hits[-1][1]
+        return None
+
+    def put(self, entry: Entry, now: float) -> bool:
+        """Keep `entry`."""
+        row, exact = row_of(entry), entry.key.exact
+        if row is None or (exact, exact) in self.forbidden:
+            return False
+        size = entry_size(*row[1:], set(entry.documents))
+        with self._lock:
+            most = self._max_bytes - self._vector_bytes()
+            if size > most or self._max_entries < 1:
+                return False
+            for old in [each for each, kept in self.entries.items() if each == exact or kept.id == entry.id]:
+                self._drop(old)
+            dead = [each for each, kept in self.entries.items() if kept.expires_at <= now]
+            for n, old in enumerate(sorted(dead, key=lambda each: self.entries[each].expires_at)):
+                if n < SWEPT or self._lacks(size, most):
+                    self._drop(old)
+            while self._lacks(size, most):
+                self._drop(min(self._used, key=lambda each: self._used[each][0]))
+            self.entries[exact], self._used[exact] = entry, (now, size)
+        return True
+
+    def claim(
+        self,
+        flight: bytes,
+        keys: Sequence[Key],
+        tiers: Sequence[Tier],
+        asked: Asked,
+        now: float,
+        *,
+        ttl_s: float,
+        lease_s: float,
+        since: float,
+    ) -> Flight:
+        """Take off, or learn who has."""
+        with self._lock:
+            found = self.find(keys, tiers, asked, now, ttl_s)
+            owner, renewed_at, until, gave_up_at = self._leases.get(flight, (None, 0.0, 0.0, None))
+            if found is not None:
+                return Flight(found=found)
+            if gave_up_at is not None and since <= gave_up_at <= now + SKEW_S:
+                return Flight(alone=True)
+            if owner is not None and renewed_at <= now + SKEW_S and now < until:
+                return Flight()
+            self._leases[flight] = asked.call_id, now, now + lease_s, gave_up_at
+            return Flight(leads=True)
+
+    def renew(self, flight: bytes, call_id: str, now: float, lease_s: float) -> None:
+        """Hold on to a lease."""
+        with self._lock:
+            owner, *_, gave_up_at = self._leases.get(flight, (None, None))
+            if owner == call_id:
+                self._leases[flight] = owner, now, now + lease_s, gave_up_at
+
+    def land(self, flight: bytes, call_id: str, now: float, *, gave_up: bool) -> None:
+        """Let go of a lease."""
+        with self._lock:
+            owner, *_, gave_up_at = self._leases.get(flight, (None, None))
+            if owner == call_id:
+                self._leases[flight] = None, now, now, now if gave_up else gave_up_at
+
+    def vectors(self, keys: Sequence[bytes], now: float) -> dict[bytes, Vector]:
+        """The kept vectors of `keys`."""
+        with self._lock:
+            found = {key: self._vectors[key][1] for key in keys if key in self._vectors}
+            self._vectors |= {key: (now, each) for key, each in found.items()}
+        return found
+
+    def put_vectors(self, rows: Mapping[bytes, Vector], model: str, now: float) -> None:
+        """Keep vectors."""
+        del model
+        with self._lock:
+            self._vectors |= {key: (now, each) for key, each in rows.items()}
+            while self._vector_bytes() > self._max_bytes // 2:
+                del self._vectors[min(self._vectors, key=lambda each: self._vectors[each][0])]
+
+    def _drop(self, exact: bytes) -> None:
+        del self.entries[exact], self._used[exact]
+
+    def _lacks(self, size: int, most: int) -> bool:
+        used = sum(held for _, held in self._used.values())
+        return len(self.entries) >= self._max_entries or used + size > most
+
+    def _vector_bytes(self) -> int:
+        return sum(len(each.data) + OVERHEAD_OF_A_VECTOR for _, each in self._vectors.values())
 
 
 class VirtualClock(SystemClock):

@@ -32,9 +32,19 @@ class Places(NamedTuple):
         return self.home / "state.db"
 
     @property
+    def cache(self) -> Path:
+        """Answers kept for equal requests. Disposable."""
+        return self.home / "cache.db"
+
+    @property
     def spool(self) -> Path:
         """Where ledger rows wait when the ledger cannot be written."""
         return self.home / "spool"
+
+    @property
+    def keys(self) -> Path:
+        """The keys of `llmctl keys set`."""
+        return self.home / "keys.json"
 
     @property
     def catalog(self) -> Path:

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from llmctl.core.budget import Budgets
+    from llmctl.core.caching import Asked, Entry, Flight, Found, Tier, Vector
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Attempt, CallRecord
+    from llmctl.core.scope import Key
     from llmctl.wire.base import HttpRequest
 
 T = TypeVar("T")
@@ -70,6 +72,57 @@ class Ledger(Protocol):
 
     async def complete(self, record: CallRecord, attempts: tuple[Attempt, ...], answer: str | None) -> None:
         """Complete the row at the end of the call, whatever the end is."""
+
+
+class Cache(Protocol):
+    """Answers kept for equal requests. Nothing here raises for its own trouble: that is a miss, or is not kept.
+
+    The methods block for milliseconds and may be called from any thread; times are Unix seconds, given by the caller.
+    `warnings` collects what a person must hear, each thing once; `blocks` says whether the methods wait for a disk or a
+    network, so that they are kept off an event loop.
+    """
+
+    warnings: list[str]
+    blocks: bool
+
+    def find(self, keys: Sequence[Key], tiers: Sequence[Tier], asked: Asked, now: float, ttl_s: float) -> Found | None:
+        """The newest live entry (`core.caching.is_live`) under the first of `tiers` that has one for any of `keys`.
+
+        One query a tier. A pair that was forbidden is passed over. A hit is counted and leaves an audit row.
+        """
+
+    def put(self, entry: Entry, now: float) -> bool:
+        """Keep `entry` instead of what stands under its exact key; whether it is kept. A forbidden one is not."""
+
+    def claim(
+        self,
+        flight: bytes,
+        keys: Sequence[Key],
+        tiers: Sequence[Tier],
+        asked: Asked,
+        now: float,
+        *,
+        ttl_s: float,
+        lease_s: float,
+        since: float,
+    ) -> Flight:
+        """Take off for all who ask the same (`flight` says what that is), or learn who has: one step, in all processes.
+
+        First looks as `find` does. A lease lasts `lease_s` unless it is renewed; an expired one is taken over by
+        whoever claims next. `alone` once a leader has landed without an answer to share, at or after `since`.
+        """
+
+    def renew(self, flight: bytes, call_id: str, now: float, lease_s: float) -> None:
+        """Hold on to the lease that `call_id` has."""
+
+    def land(self, flight: bytes, call_id: str, now: float, *, gave_up: bool) -> None:
+        """Let go of the lease that `call_id` has; `gave_up` tells those who wait that nothing will come."""
+
+    def vectors(self, keys: Sequence[bytes], now: float) -> dict[bytes, Vector]:
+        """The kept vectors of those of `keys` that have one."""
+
+    def put_vectors(self, rows: Mapping[bytes, Vector], model: str, now: float) -> None:
+        """Keep vectors that `model` (`provider/model`) made."""
 
 
 class State(Protocol):
