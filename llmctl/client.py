@@ -9,29 +9,19 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from llmctl.config.keys import Keys
 from llmctl.config.load import catalog_of, load_catalog
 from llmctl.config.places import places as find_places
 from llmctl.core.catalog import Catalog
-from llmctl.core.errors import LlmctlError, MissingCredential, UsageError
-from llmctl.core.support import lacking, too_long
-from llmctl.core.types import Request
-from llmctl.routing.plan import make_plan
-from llmctl.routing.shape import is_whole
-from llmctl.run import asking, extras
-from llmctl.run.accounts import estimate_prompt
-from llmctl.run.background import BackgroundLoop
 from llmctl.run.clock import SystemClock
 from llmctl.run.endpoint import Endpoints
-from llmctl.run.engine import Ask, CallRun, Engine
 from llmctl.run.observe import Hooks
-from llmctl.run.shared import MemoryState, Shared
-from llmctl.run.streams import AsyncStream, Stream
+from llmctl.run.prepare import default_model, obstacle_of, prepare
 from llmctl.store.ledger import SqliteLedger
-from llmctl.store.state import SqliteState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,15 +29,17 @@ if TYPE_CHECKING:
     from llmctl.config.places import Places
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Answer
-    from llmctl.core.types import Message, Params
     from llmctl.routing.plan import Obstacle
+    from llmctl.run.asking import Ask
+    from llmctl.run.background import BackgroundLoop
     from llmctl.run.embedding import Embeddings, EmbedRun
+    from llmctl.run.engine import CallRun, Engine
     from llmctl.run.observe import Hook
-    from llmctl.run.ports import Clock, Ledger, State, Transport
+    from llmctl.run.ports import Cache, Clock, Ledger, State, Transport
+    from llmctl.run.recall import Caching
+    from llmctl.run.shared import Shared
+    from llmctl.run.streams import AsyncStream, Stream
     from llmctl.run.telling import Teller
-
-DEFAULT_GROUP = "fast"
-LOCAL_GROUP = "local"
 
 
 class Client:
@@ -64,13 +56,14 @@ class Client:
         rng: random.Random | None = None,
         ledger: Ledger | None = None,
         state: State | None = None,
+        cache: Cache | None = None,
         hooks: Sequence[Hook] = (),
     ) -> None:
         """`config` is a dict of the configuration's shape, one path or several, or None for the user's own files.
 
-        A catalog is taken as it is, and so are the `endpoints` of another client. `transport`, `clock`, `rng`, `ledger`
-        and `state` take test doubles (`llmctl.testing`). A client that is given a ledger and no state shares none: it
-        writes no file. Raises ConfigInvalid.
+        A catalog is taken as it is, and so are the `endpoints` of another client. `transport`, `clock`, `rng`,
+        `ledger`, `state` and `cache` take test doubles (`llmctl.testing`). A client that is given a ledger and no state
+        shares none, nor a cache: it writes no file. Raises ConfigInvalid.
         """
         environ = os.environ if environ is None else environ
         named = [] if not config or isinstance(config, (Mapping, Catalog)) else config
@@ -83,121 +76,99 @@ class Client:
             self.catalog = catalog_of(dict(config), environ, self.places, clock.now)
         else:
             self.catalog = load_catalog(self.places, environ, clock.now)
-        self.endpoints = endpoints or Endpoints(environ)
+        self.endpoints = endpoints or Endpoints(environ, keys=Keys(self.places.keys))
         self.ledger: Ledger = _own_ledger(self.places, self.catalog) if ledger is None else ledger
-        dice = (rng or random.SystemRandom()).random
+        self._dice = (rng or random.SystemRandom()).random
+        self._alone = ledger is not None
         if state is not None:
-            self.state: State = state
-        elif ledger is None:
-            self.state = SqliteState(self.places.state, is_whole)
-        else:
-            self.state = MemoryState()
-        self.shared = Shared(self.state, clock, self.endpoints, dice)
+            self.state = state
+        self.cache = _own_cache(self.places, self.catalog) if cache is None and ledger is None else cache
+        """Where answers are kept, None where nowhere."""
+        self._clock = clock
         self._environ = environ
         self._double = transport
         self._transports: dict[str, Transport] = {}
-        self._loop = BackgroundLoop()
         self.teller: Teller | None = None
         if self.catalog.settings.observers.anyone:
             from llmctl.run.telling import Teller
 
             self.teller = Teller(self.catalog.settings.observers, environ)
-        self.engine = Engine(
+        self._hooks = Hooks([*hooks, *filter(None, [self.teller])])
+
+    @cached_property
+    def state(self) -> State:
+        """What this client's calls share with those of other processes; made when a call is, like all that follows."""
+        if self._alone:
+            from llmctl.run.shared import MemoryState
+
+            return MemoryState()
+        from llmctl.routing.shape import is_whole
+        from llmctl.store.state import SqliteState
+
+        return SqliteState(self.places.state, is_whole)
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The state, with what it takes to find a deployment in it."""
+        from llmctl.run.shared import Shared
+
+        return Shared(self.state, self._clock, self.endpoints, self._dice)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """What makes this client's calls, for whoever rehearses them below `call`."""
+        from llmctl.run.engine import Engine
+
+        return Engine(
             settings=self.catalog.settings,
             endpoints=self.endpoints,
             transport=self.transport,
             ledger=self.ledger,
             shared=self.shared,
-            clock=clock,
-            dice=dice,
-            hooks=Hooks([*hooks, *filter(None, [self.teller])]),
+            clock=self._clock,
+            dice=self._dice,
+            hooks=self._hooks,
+            caching=self._caching,
         )
-        """What makes this client's calls, for whoever rehearses them below `call`."""
+
+    @cached_property
+    def _caching(self) -> Caching | None:
+        from llmctl.run.recall import Caching
+
+        return Caching(self.cache, self.endpoints, self._clock, self._dice) if self.cache is not None else None
+
+    @cached_property
+    def _loop(self) -> BackgroundLoop:
+        from llmctl.run.background import BackgroundLoop
+
+        return BackgroundLoop()
 
     # ---------------------------------------------------------------- asking
 
-    def call(
-        self,
-        prompt: str | None = None,
-        *,
-        model: str | None = None,
-        messages: Sequence[Message | Mapping[str, Any]] | None = None,
-        system: str | None = None,
-        tools: Sequence[Mapping[str, Any]] = (),
-        tool_choice: str | Mapping[str, Any] | None = None,
-        schema: Mapping[str, Any] | None = None,
-        response_format: Mapping[str, Any] | None = None,
-        functions: Sequence[Mapping[str, Any]] = (),
-        function_call: str | Mapping[str, Any] | None = None,
-        params: Params | None = None,
-        fallbacks: Sequence[str] | None = None,
-        retries: int | None = None,
-        timeout: float | None = None,
-        max_wait: float | None = None,
-        max_cost: float | None = None,
-        strategy: str | None = None,
-        on_break: str = "fail",
-        tags: Mapping[str, str] | None = None,
-        session: str | None = None,
-        log: bool = True,
-        strict_params: bool = False,
-        command: str = "library",
-        buffered: bool = False,
-        **parameters: Any,
-    ) -> CallRun:
-        """A call, not yet begun: iterate over its `events()`, then read its `answer`.
+    def call(self, prompt: str | None = None, **options: Any) -> CallRun:
+        """A call, not yet begun: iterate over its `events()`, then read its `answer`; the options are those of `ask`."""
+        return self.engine.call(self.ask(prompt, **options))
 
-        `parameters` are those of `Params` (temperature, max_tokens, seed, ...); times are seconds; `fallbacks` replaces
-        the group's chain. An answer under `schema` (or an OpenAI-shaped `response_format`) comes whole and is checked;
-        its document is in `parsed`. `log=False` keeps no text; the row stays. `strict_params` refuses what a target
-        cannot take instead of leaving it out. `max_cost` is USD: what may cost more is not sent. `functions` and
-        `function_call` are the old names of tools and choice. Raises UsageError, MissingCredential, BudgetExceeded and
-        ConfigInvalid, before anything is sent.
-        """
-        if on_break not in ("fail", "restart"):
-            raise UsageError(f"on_break {on_break!r}", hint="use fail or restart")
-        if isinstance(fallbacks, str):
-            raise UsageError("fallbacks is a list of names, not one text", hint=f"fallbacks=[{fallbacks!r}]")
-        request = Request(
-            messages=asking.messages_of(prompt, messages, system),
-            params=asking.params_of(params, parameters),
-            tools=asking.tools_of(tools, functions),
-            tool_choice=asking.tool_choice_of(function_call if tool_choice is None else tool_choice),
-            response_format=asking.shape_of(schema, response_format),
-        )
-        settings = self.catalog.settings
-        policy = asking.policy_of(settings, retries, timeout, max_wait, strategy, restart=on_break == "restart")
+    def recalled(self, ask: Ask) -> Answer | None:
+        """The answer that the cache has for `ask`, booked as a call; None where there is none, or the cache is off."""
+        if self._caching is None or not ask.cache.tiers or not isinstance(self.ledger, SqliteLedger):
+            return None
+        from llmctl.run.recall import answered_now
 
-        prompt_tokens = cache(lambda: estimate_prompt(request))
-        name, labels, cap = model or self.default_model, asking.tags_of(tags), asking.nanousd_of(max_cost)
-        closed = self.obstacle(name, labels, cap)
+        return answered_now(self._caching, ask, self.ledger, self._hooks)
 
-        def obstacle(deployment: Deployment) -> LlmctlError | None:
-            found = closed(deployment) or lacking(request, deployment)
-            if found is None and deployment.context_window is not None:
-                found = too_long(prompt_tokens(), deployment)
-            return found
-
-        ask = Ask(
-            request=request,
-            plan=make_plan(self.catalog, name, fallbacks=fallbacks, obstacle=obstacle),
-            policy=policy,
-            command=command,
-            tags=labels,
-            session=session,
-            keep_text=log and settings.log_content == "full",
-            buffered=buffered or request.response_format is not None,
-            fixed_deadline=timeout is not None,
-            strict_params=strict_params,
-            prompt_tokens=prompt_tokens(),
-            max_cost=cap,
-        )
-        return self.engine.call(ask)
+    def ask(self, prompt: str | None = None, **options: Any) -> Ask:
+        """A call to be made; the options are those of `run.prepare.prepare`. Raises as it does, before anything is sent."""
+        return prepare(self.catalog, self.endpoints, prompt, **options)
 
     def obstacle(self, model: str, tags: Mapping[str, str] | None = None, max_cost: int | None = None) -> Obstacle:
         """What says why a call of `model` cannot ask a deployment: no key, no address, or no price under a budget."""
-        budgets = self.catalog.settings.budgets.of_call(model, tags or {}, max_cost)
-        return lambda each: self.endpoints.obstacle(each) or budgets.unpriced(each, self.catalog)
+        return obstacle_of(self.catalog, self.endpoints, model, tags, max_cost)
+
+    @property
+    def default_model(self) -> str:
+        """The model asked when none is named. Raises MissingCredential when there is nothing to ask."""
+        return default_model(self.catalog, self.endpoints)
 
     def complete(self, prompt: str | None = None, **options: Any) -> Answer:
         """One whole answer; the options are those of `call`. Raises the error the call ended in."""
@@ -226,40 +197,27 @@ class Client:
 
     def stream(self, prompt: str | None = None, **options: Any) -> Stream:
         """The answer's events as they are made; afterwards the stream's `answer` is set."""
+        from llmctl.run.streams import Stream
+
         return Stream(self.call(prompt, **options), self._loop)
 
     def astream(self, prompt: str | None = None, **options: Any) -> AsyncStream:
         """As `stream`, on the caller's own event loop."""
+        from llmctl.run.streams import AsyncStream
+
         return AsyncStream(self.call(prompt, **options))
 
-    @property
-    def default_model(self) -> str:
-        """The model asked when none is named: configured, else the first group with a key, else the embedded one.
-
-        Raises MissingCredential when there is nothing to ask.
-        """
-        if self.catalog.default_model:
-            return self.catalog.default_model
-        for name in (DEFAULT_GROUP, *self.catalog.groups):
-            if self._reaches_a_provider(name):
-                return name
-        if extras.installed("local"):
-            return LOCAL_GROUP
-        install = extras.missing("local", "the embedded model").hint
-        raise MissingCredential(
-            "no key for any provider was found",
-            hint=f"set one (OPENAI_API_KEY, GROQ_API_KEY, ...), or install the embedded model: {install}",
-        )
-
-    def _reaches_a_provider(self, name: str) -> bool:
-        """Whether something beyond the embedded model can be asked by `name`."""
-        try:
-            plan = make_plan(self.catalog, name, fallbacks=None, obstacle=self.endpoints.obstacle)
-        except LlmctlError:
-            return False
-        return any(not deployment.is_local for deployment in plan.deployments)
-
     # ---------------------------------------------------------------- parts
+
+    def _made(self, *names: str) -> list[Any]:
+        """Those of this client's parts that were made: a call that found its answer needs few."""
+        return [vars(self)[name] for name in names if name in vars(self)]
+
+    def warnings(self) -> list[str]:
+        """What a person must hear of the stores, the prices and the keys."""
+        stores = (list(getattr(part, "warnings", ())) for part in self._made("ledger", "state", "shared", "cache"))
+        one = next(filter(None, stores), [])  # what ails one of them ails the others: once is enough
+        return [*one, *getattr(self.catalog.quote, "warnings", ()), *self.endpoints.warnings]
 
     def transport(self, deployment: Deployment) -> Transport:
         """The way to `deployment`."""
@@ -285,9 +243,9 @@ class Client:
 
     def close(self) -> None:
         """Stop the calls of the synchronous face that still run, and let go of everything."""
-        if self._transports or self._loop.running:
+        if self._transports or ("_loop" in vars(self) and self._loop.running):
             self._loop.stop(self.aclose())
-        for store in (self.ledger, self.state):
+        for store in self._made("ledger", "state", "cache"):
             close = getattr(store, "close", None)
             if close is not None:
                 close()
@@ -304,6 +262,13 @@ class Client:
 def _own_ledger(places: Places, catalog: Catalog) -> SqliteLedger:
     settings = catalog.settings
     return SqliteLedger(places.ledger, places.spool, budgets=settings.budgets, retain_s=settings.log_retain_s)
+
+
+def _own_cache(places: Places, catalog: Catalog) -> Cache:
+    from llmctl.store.cache import SqliteCache
+
+    limits = catalog.settings.caching
+    return SqliteCache(places.cache, max_entries=limits.max_entries, max_bytes=limits.max_bytes)
 
 
 _shared: Client | None = None

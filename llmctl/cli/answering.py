@@ -1,32 +1,26 @@
-"""Running one call for a person or a pipe: the answer to stdout as it comes, notes to stderr, and how it all stops.
+"""One answer for a person or a pipe: from the cache at once, else by a call; the answer to stdout, notes to stderr.
 
-Ctrl-C, SIGTERM, a closed terminal and a stdout that fails cancel the call: its row says `cancelled`, with the exit code
-of the cause.
+An answer that is kept is found, booked and written without an event loop: most of a cold start is imports.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmctl.cli.fetching import offer
+from llmctl.cli.colour import markdown
 from llmctl.cli.notes import Notes
 from llmctl.cli.output import Out, print_json, say
 from llmctl.client import Client
-from llmctl.core.errors import AnswerIncomplete, OutputFailed
+from llmctl.core.errors import AnswerIncomplete
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
+    from llmctl.cli.sessions import Going
     from llmctl.cli.tracing import Trace
     from llmctl.core.record import Answer
-    from llmctl.run.engine import CallRun
     from llmctl.run.observe import Hook
-
-EXIT_PIPE = 141
-EXIT_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
 class Show(NamedTuple):
@@ -38,6 +32,12 @@ class Show(NamedTuple):
     verbose: bool
     explain: bool = False
     trace: str | None = None
+    going: Going | None = None
+    """The session that the call is a turn of."""
+    render: bool | None = None
+    color: str = "auto"
+    extract: bool = False
+    copy: bool = False
 
 
 def answer(context: Context, message: str | None, options: dict[str, Any], show: Show) -> int:
@@ -56,8 +56,8 @@ def answer(context: Context, message: str | None, options: dict[str, Any], show:
 
 
 def _answer(context: Context, message: str | None, options: dict[str, Any], show: Show, trace: Trace | None) -> int:
-    out = Out()
-    notes = Notes(out, quiet=show.quiet, verbose=show.verbose)
+    out = Out(markdown(sys.stdout, os.environ, show.color, render=show.render))
+    notes = Notes(out, quiet=show.quiet, verbose=show.verbose, color=show.color)
     if show.explain:
         from llmctl.cli.explaining import Explained
 
@@ -69,111 +69,42 @@ def _answer(context: Context, message: str | None, options: dict[str, Any], show
     if options["model"] is None:
         options["model"] = name = client.default_model
         notes.chosen(name, configured=bool(client.catalog.default_model))
-    run = client.call(message, buffered=not show.streams, **options)
-    if not show.as_json:
-        offer(context, run.ask.plan)
+    options["buffered"] = not show.streams
+    ask = client.ask(message, **options) if show.going is None else show.going.ask(client, options)
     try:
-        return asyncio.run(_run(run, show, notes, out))
+        kept = client.recalled(ask)
+        if kept is not None:
+            return shown(kept, show._replace(streams=False), notes, out)
+        import asyncio
+
+        from llmctl.cli.fetching import offer
+        from llmctl.cli.running import run_to_end
+
+        if not show.as_json:
+            offer(context, ask.plan)
+        run = client.engine.call(ask)
+        notes.uncached(run.uncached if ask.cache.mode != "off" else "")
+        made = asyncio.run(run_to_end(run, notes, out, streams=show.streams))
+        return made if isinstance(made, int) else shown(made, show, notes, out)
     finally:
         notes.end(client)
 
 
-async def _run(run: CallRun, show: Show, notes: Notes, out: Out) -> int:
-    stop = Stop(run, out)
-    notes.watch()
-    try:
-        async with aclosing(run.events()) as events:
-            async for event in events:
-                text = event.text or event.refusal
-                if show.streams and text:
-                    notes.erase()
-                    _write(out, text, run)
-    except (asyncio.CancelledError, KeyboardInterrupt):
-        if not stop.exit_code:
-            raise
-        return stop.exit_code
-    finally:
-        notes.erase()
-        out.end_line()
-    assert run.answer is not None, "a call that raised nothing has an answer"
-    return _shown(run.answer, show, notes, out)
-
-
-def _write(out: Out, text: str, run: CallRun) -> None:
-    try:
-        out.write(text)
-    except BrokenPipeError:
-        run.exit_if_stopped = EXIT_PIPE
-        raise
-    except OutputFailed as error:
-        run.exit_if_stopped = error.exit_code
-        raise
-
-
-class Stoppable(Protocol):
-    """What can be stopped from outside: it is told with which exit code, before it is cancelled."""
-
-    exit_if_stopped: int
-
-
-class Stop:
-    """SIGINT, SIGTERM, SIGHUP: the first cancels the call, the second leaves at once. What is ignored stays ignored.
-
-    A write to a pipe that nobody empties would be taken up again after the signal (PEP 475), so there it raises. A
-    signal also rings a bell that the loop listens to: between its last look for signals and its sleep one would else
-    wait until something else wakes it.
-    """
-
-    def __init__(self, run: Stoppable | None, out: Out) -> None:
-        """`run` is what is stopped, None for what `watch` will name."""
-        self.exit_code = 0
-        self._run = run
-        self._out = out
-        self._loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task()
-        for number in EXIT_STOPPED:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self)
-        heard, bell = os.pipe()
-        os.set_blocking(bell, False)
-        signal.set_wakeup_fd(bell, warn_on_full_buffer=False)
-        self._loop.add_reader(heard, os.read, heard, 4096)
-
-    def __call__(self, number: int, frame: object) -> None:  # noqa: ARG002 - a signal handler
-        """Take a signal."""
-        if self.exit_code:
-            os._exit(self.exit_code)
-        self.exit_code = EXIT_STOPPED[signal.Signals(number)]
-        if self._run is not None:
-            self.watch(self._run)
-        if self._out.writing:
-            raise KeyboardInterrupt
-        assert self._task is not None, "signals are taken inside a task"
-        self._loop.call_soon_threadsafe(self._task.cancel)
-
-    def watch(self, run: Stoppable) -> None:
-        """From now on it is `run` that is stopped."""
-        self._run = run
-        if self.exit_code:
-            run.exit_if_stopped = self.exit_code
-
-    def end(self) -> None:
-        """Let signals do again what they do to any process: there is nothing left to cancel."""
-        for number in EXIT_STOPPED:
-            if signal.getsignal(number) is self:
-                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
+def shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
     """Write what was held back until the end; the exit code of the answer."""
+    session = show.going.keep(answer) if show.going is not None else {}
     if show.as_json:
         document = answer.as_json()
         if notes.explained is not None:
             document["route"]["candidates"] = [each.as_json() for each in notes.explained.candidates]
-        print_json(document)
+        print_json(document | session)
+        if show.copy and not answer.record.exit_code:
+            _copy(answer.text, notes)
         return answer.record.exit_code or 0
+    text = _taken(answer.text, notes) if show.extract else answer.text
     if not show.streams:
-        out.write(answer.text)
+        out.write(text)
+        out.end()
         out.end_line()
     if answer.record.exit_code:
         by = "the length limit" if answer.finish_reason == "length" else "something other than a stop"
@@ -182,4 +113,23 @@ def _shown(answer: Answer, show: Show, notes: Notes, out: Out) -> int:
             hint="allow more with --max-tokens" if answer.finish_reason == "length" else "",
         )
     notes.whole(answer)
+    if show.copy:
+        _copy(text, notes)
     return 0
+
+
+def _taken(text: str, notes: Notes) -> str:
+    from llmctl.cli.marks import code_block
+
+    code = code_block(text)
+    if code is None:
+        notes.remark("the answer has no code block: this is all of it")
+    return text if code is None else code
+
+
+def _copy(text: str, notes: Notes) -> None:
+    from llmctl.cli.clipboard import copy
+
+    done, said = copy(text)
+    if said:
+        notes.remark(said if done else f"warning: the answer was not copied: {said}")

@@ -8,15 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
+from llmctl.cli.colour import Choice
 from llmctl.cli.context import of
 from llmctl.cli.options import (
     ByStrategy,
+    CacheBy,
+    CacheDoc,
+    Color,
     Fallback,
     MaxCost,
     MaxWait,
     Model,
     NoFallback,
     Quiet,
+    Render,
     Tag,
     examples,
     fallbacks_of,
@@ -25,7 +30,7 @@ from llmctl.cli.options import (
     tags_of,
 )  # fmt: skip
 from llmctl.cli.output import tell
-from llmctl.cli.prompt import as_text, compose, compose_around, stdin_is_piped
+from llmctl.cli.prompt import Composed, as_text, compose, stdin_is_piped
 from llmctl.core.errors import UsageError
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -46,7 +51,7 @@ EXAMPLES = examples(
     'git diff | llmctl ask "review this change"',
     'llmctl ask -m smart --fallback cheap -f notes.txt "summarise"',
     'llmctl ask --json --schema person.json -a card.png "who is this?"',
-    'llmctl ask --dry-run -m gpt-4o "what would this cost?"',
+    'llmctl ask --session trip "what to see in Rome in three days?"',
 )
 
 
@@ -87,6 +92,12 @@ def ask(
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Total time allowed: 30s, 5m.")] = None,
     max_wait: MaxWait = None,
     max_cost: MaxCost = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="NAME", help="Go on with the conversation NAME, or begin it.")
+    ] = None,
+    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest conversation.")] = False,
+    cache: CacheBy = None,
+    cache_doc: CacheDoc = None,
     on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
     strict_params: Annotated[
         bool, typer.Option("--strict-params", help="Refuse what a target cannot take, instead of leaving it out.")
@@ -95,6 +106,12 @@ def ask(
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print the answer as it is made, or at its end.")
     ] = True,
+    extract: Annotated[
+        bool, typer.Option("-x", "--extract", help="Print the first code block alone; all, where there is none.")
+    ] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Put on the clipboard what was printed.")] = False,
+    render: Render = None,
+    color: Color = Choice.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Say who was chosen, and why each other was not.")] = False,
     trace: Annotated[
@@ -117,12 +134,13 @@ def ask(
         _no_prompt(ctx, as_json=as_json)
     if no_stdin and "-" in files:
         raise UsageError("--file - and --no-stdin exclude each other", hint="give one of them")
+    if extract and as_json:
+        raise UsageError("--extract and --json exclude each other", hint="the document has all of the text")
     request = _request(schema, option or [], temperature=temperature, max_tokens=max_tokens)
-    message: str | None = None
+    said = compose(prompt, files, use_stdin=not no_stdin)
+    message = None if attach else said.text
     if attach:
-        request["messages"] = _with_attachments(prompt, files, attach, use_stdin=not no_stdin)
-    else:
-        message = compose(prompt, files, use_stdin=not no_stdin)
+        request["messages"] = _with_attachments(said, attach)
     options: dict[str, Any] = {
         "model": named_model("--model", model),
         "system": None if system is None else as_text(system, "--system"),
@@ -138,9 +156,16 @@ def ask(
         "strict_params": strict_params,
         "tags": dict(tags_of(tag or [])),
         "log": not no_log,
+        "cache": cache and cache.value,
+        "documents": [*said.documents, *(cache_doc or [])],
         "command": "ask",
         **request,
     }
+    going = None
+    if session is not None or go_on:
+        from llmctl.cli.sessions import going_on
+
+        going = going_on(context, session, message, options, go_on=go_on, quiet=quiet or as_json)
     if dry_run:
         if trace is not None:
             raise UsageError(
@@ -148,20 +173,27 @@ def ask(
             )
         from llmctl.cli.dry_run import show_plan
 
+        if going is not None:
+            message, options = None, going.planned(context, options)
         show_plan(context, message, options, as_json=as_json, quiet=quiet)
         return
     from llmctl.cli.answering import Show, answer
 
     shaped = "schema" in request or "response_format" in request
     show = Show(
-        streams=stream and not as_json and not shaped,
+        streams=stream and not (as_json or shaped or extract),
         as_json=as_json,
         quiet=quiet or as_json,
         verbose=verbose,
         explain=explain,
         trace=trace,
+        going=going,
+        render=False if shaped or extract else render,
+        color=color.value,
+        extract=extract,
+        copy=copy,
     )
-    raise typer.Exit(answer(context, message, options, show))
+    raise typer.Exit((answer if going is None else going.answer)(context, message, options, show))
 
 
 def _request(schema: str | None, words: list[str], **flags: Any) -> dict[str, Any]:
@@ -178,14 +210,13 @@ def _request(schema: str | None, words: list[str], **flags: Any) -> dict[str, An
     return request
 
 
-def _with_attachments(prompt: str | None, files: list[str], attach: list[str], *, use_stdin: bool) -> list[Any]:
+def _with_attachments(said: Composed, attach: list[str]) -> list[Any]:
     """The user message of text files, then attachments, then PROMPT and stdin. Raises UsageError."""
     from llmctl.cli.request import attachments_of
     from llmctl.core.types import Message, Text
 
     attached = attachments_of(attach)
-    before, after = compose_around(prompt, files, use_stdin=use_stdin)
-    texts = [(Text(text),) if text else () for text in (before, after)]
+    texts = [(Text(text),) if text else () for text in (said.before, said.after)]
     return [Message("user", (*texts[0], *attached, *texts[1]))]
 
 

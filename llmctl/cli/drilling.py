@@ -283,7 +283,7 @@ async def _play(client: Client, ready: Sequence[Ready], max_cost: float | None, 
     """Play it all; what becomes known is kept in `course`. The exit code of what stopped it, 0 for nothing."""
     import asyncio
 
-    from llmctl.cli.answering import Stop
+    from llmctl.cli.running import Stop
     from llmctl.lab.drill import rehearse
 
     stop = Stop(None, out)

@@ -67,10 +67,9 @@ def look(client: Client, message: str | None, options: dict[str, Any], repeat: i
 
 
 def warn(client: Client) -> None:
-    """Say what trouble there was with the shared state and the prices."""
-    for part in (client.state, client.shared, client.catalog.quote):
-        for warning in getattr(part, "warnings", ()):
-            say(f"warning: {warning}")
+    """Say what trouble there was with the shared state, the prices and the kept keys."""
+    for warning in client.warnings():
+        say(f"warning: {warning}")
 
 
 def print_candidates(candidates: list[Candidate]) -> None:

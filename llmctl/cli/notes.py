@@ -5,18 +5,19 @@ It is a hook of the engine: told after the fact. Without a terminal a plain succ
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from llmctl.cli.output import safe, say, tell
+from llmctl.cli.colour import colour
+from llmctl.cli.output import ago, safe, say, tell
 from llmctl.core.money import usd
-from llmctl.routing.call import Send
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Waiting
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Recalled, Waiting
 
 if TYPE_CHECKING:
+    import asyncio
+
     from llmctl.cli.explaining import Explained
     from llmctl.cli.output import Out
     from llmctl.client import Client
@@ -34,21 +35,29 @@ _SHORTEST_WAIT_S = 0.5
 class Notes:
     """Tells a person what happens. The status line appears after a second of silence and goes at the first token."""
 
-    def __init__(self, out: Out, *, quiet: bool, verbose: bool, silence_s: float = _SILENCE_S) -> None:
+    def __init__(
+        self, out: Out, *, quiet: bool, verbose: bool, silence_s: float = _SILENCE_S, color: str = "auto"
+    ) -> None:
         """`out` is where the answer goes, so that no note begins in the middle of its line."""
-        self._out = out
         self._quiet = quiet
         self._verbose = verbose and not quiet
         self._silence_s = silence_s
+        self._escapes = colour(sys.stderr, os.environ, color)
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self.explained: Explained | None = None
         """Where `--explain` asks why each target was chosen."""
+        self._drawn = ""
+        self._ticking: asyncio.Task[None] | None = None
+        self._told: set[str] = set()
+        self.begin(out)
+
+    def begin(self, out: Out) -> None:
+        """Be told of a call, the first or another one, whose answer goes to `out`."""
+        self._out = out
         self._failure: LlmctlError | None = None
         self._doing = self._waits = self._passed_over = ""
         self._plan: Plan | None = None
         self._since = time.monotonic()
-        self._drawn = ""
-        self._ticking: asyncio.Task[None] | None = None
         self._complaints: list[str] | None = []
 
     def __call__(self, notice: Notice) -> None:
@@ -56,7 +65,7 @@ class Notes:
         for line in self.explained(notice) if self.explained is not None else ():
             self._say(line)
         match notice:
-            case Decided(Send(role="fallback", n=1), snapshot, now) if self._plan is not None:
+            case Decided(decision, snapshot, now) if self._plan is not None and _begins_at_a_fallback(decision):
                 self._passed_over = _why_not_the_first(self._plan, snapshot, now)
             case CallStarted(plan=plan):
                 self._plan = plan
@@ -65,10 +74,14 @@ class Notes:
             case AttemptStarted(n, role, served_by, dropped):
                 self._started(n, role, served_by, dropped)
             case Waiting(wait_s, why):
-                self._doing, self._since = f"waiting {wait_s:.0f} s ({why}):", time.monotonic()
+                how_long = f" {wait_s:.0f} s" if wait_s else ""
+                self._doing, self._since = f"waiting{how_long} ({why}):", time.monotonic()
                 if wait_s >= _SHORTEST_WAIT_S and why != self._waits:
                     self._say(f"waiting {wait_s:.1f} s: {why}")
                     self._waits = why
+            case Recalled(tier, age_s, served_by):
+                self.erase()
+                self._say(f"cache hit ({tier}): {served_by}, {ago(age_s)} old")
             case AttemptEnded(error=error):
                 self._failure = error
             case CallEnded(record=record):
@@ -94,13 +107,21 @@ class Notes:
         if model == "local" and not configured:
             self._say("no key was found: asking the small embedded model, which is for trying things out")
 
+    def remark(self, what: str) -> None:
+        """Say something about the answer that has been shown."""
+        self._say(what)
+
+    def uncached(self, why: str) -> None:
+        """Say, to whoever wants to know, what keeps a call out of the cache."""
+        if why and self._verbose:
+            self._say(f"not cached: {why}")
+
     def end(self, client: Client) -> None:
         """What has to be said once, after the call: trouble with the stores, and on first use what the ledger keeps."""
-        warnings = [list(getattr(part, "warnings", ())) for part in (client.ledger, client.state, client.shared)]
-        for warning in next(filter(None, warnings), ()):  # what ails one of them ails the others: once is enough
-            self._say(f"warning: {warning}")
-        for warning in getattr(client.catalog.quote, "warnings", ()):
-            self._say(f"warning: {warning}")
+        for warning in client.warnings():
+            if warning not in self._told:
+                self._told.add(warning)
+                self._say(f"warning: {warning}")
         complaints, self._complaints = self._complaints, None
         for complaint in complaints or ():
             self._say(complaint)
@@ -130,9 +151,13 @@ class Notes:
     def watch(self) -> None:
         """Begin to draw the status line, on a terminal."""
         if self._terminal and os.environ.get("TERM") != "dumb":
+            import asyncio  # not for an answer that needs no waiting
+
             self._ticking = asyncio.get_running_loop().create_task(self._tick())
 
     async def _tick(self) -> None:
+        import asyncio
+
         while True:
             elapsed = time.monotonic() - self._since
             if self._doing and elapsed >= self._silence_s:
@@ -142,10 +167,14 @@ class Notes:
     def _draw(self, elapsed: str) -> None:
         """The status on one line, however narrow the terminal is: what wraps could not be taken away."""
         room = min(columns() - 1, 80) - len(elapsed)
-        line = (safe(self._doing)[: max(room, 0)] + elapsed).lstrip()
+        line = (_cut(safe(self._doing), room) + elapsed).lstrip()
         if line != self._drawn:
-            tell(f"\r\x1b[2K{line}")
+            tell(self._cleared() + line)
             self._drawn = line
+
+    def _cleared(self) -> str:
+        """What empties the line of the status; blanks where there is to be no escape byte."""
+        return "\r\x1b[2K" if self._escapes else f"\r{' ' * (columns() - 1)}\r"
 
     def erase(self) -> None:
         """Take the status line away for good: the answer has begun, or the call has ended."""
@@ -156,7 +185,7 @@ class Notes:
 
     def _wipe(self) -> None:
         if self._drawn:
-            tell("\r\x1b[2K")
+            tell(self._cleared())
             self._drawn = ""
 
     def _say(self, line: str) -> None:
@@ -164,6 +193,12 @@ class Notes:
             self._out.end_line()
             self._wipe()
             say(line)
+
+
+def _begins_at_a_fallback(decision: object) -> bool:
+    from llmctl.routing.call import Send  # an answer from the cache takes no decision
+
+    return isinstance(decision, Send) and decision.role == "fallback" and decision.n == 1
 
 
 def _why_not_the_first(plan: Plan, snapshot: Snapshot, now: float) -> str:
@@ -183,6 +218,17 @@ def _first_use(client: Client) -> bool:
     except OSError:
         return False
     return True
+
+
+def _cut(text: str, room: int) -> str:
+    """As much of `text` as goes into `room` cells; the wide characters of East Asia take two."""
+    from unicodedata import east_asian_width
+
+    for at, char in enumerate(text):
+        room -= 2 if east_asian_width(char) in "WF" else 1
+        if room < 0:
+            return text[:at]
+    return text
 
 
 def columns() -> int:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmctl.cli.colour import Choice
 from llmctl.cli.prompt import as_text
 from llmctl.core.errors import UsageError
 
@@ -30,6 +31,10 @@ class Strategy(StrEnum):
 
 Model = Annotated[str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")]
 Tag = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")]
+Color = Annotated[Choice, typer.Option("--color", help="Colour and drawing; auto: where there is a terminal.")]
+Render = Annotated[
+    bool | None, typer.Option("--render/--raw", help="Draw Markdown, or leave it as it is; on a terminal it is drawn.")
+]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
 ByStrategy = Annotated[
     Strategy | None,
@@ -39,6 +44,25 @@ Fallback = Annotated[
     list[str] | None, typer.Option(metavar="MODEL", help="Ask this one next (repeat); replaces the group's chain.")
 ]
 NoFallback = Annotated[bool, typer.Option("--no-fallback", help="Ask the first target only.")]
+
+
+class CacheMode(StrEnum):
+    """As in `core.caching`; a test compares the two."""
+
+    off = "off"
+    exact = "exact"
+    canonical = "canonical"
+    semantic = "semantic"
+    refresh = "refresh"
+
+
+CacheBy = Annotated[
+    CacheMode | None, typer.Option("--cache", metavar="MODE", help="off, exact, canonical, semantic, or refresh.")
+]
+CacheDoc = Annotated[
+    list[str] | None,
+    typer.Option("--cache-doc", metavar="HASH", help="What the answer depends on beside the request (repeat)."),
+]
 MaxWait = Annotated[str | None, typer.Option(metavar="TIME", help="Longest wait for a target to be free: 60s.")]
 MaxCost = Annotated[
     float | None,

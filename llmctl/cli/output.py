@@ -17,6 +17,7 @@ from llmctl.core.errors import OutputFailed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from llmctl.cli.markdown import Markdown
     from llmctl.core.errors import LlmctlError
 
 # C0 but tab and newline, DEL, C1, and the bidirectional controls (Unicode TR 9): they move cursors, or lie about order.
@@ -39,6 +40,14 @@ def one_line(text: str, limit: int = 300) -> str:
     """`text` as a single safe line of at most `limit` characters, for messages."""
     line = safe(" ".join(text.split()))
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def ago(seconds: float) -> str:
+    """A time span in one unit: `42 s`, `5 min`, `3 h`, `12 days`."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size or (unit != "days" and seconds >= size):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def print_json(document: Any) -> None:
@@ -125,11 +134,12 @@ def _draw(
 ) -> None:
     """The table by rich: it cuts the columns that are not `whole`, after the `spare` ones have gone."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    from llmctl.cli.colour import console as terminal
+
+    console = terminal(sys.stdout, os.environ)
     needs = {column: max(len(column), *(len(line[column]) for line in cells), 0) for column in columns}
     shown = list(columns)
     while spare and sum(needs[column] + _GAP for column in shown) > console.width:
@@ -175,11 +185,12 @@ def error_json(error: LlmctlError) -> str:
 class Out:
     """The answer on stdout: unchanged bytes to a pipe, harmless text to a terminal, flushed piece by piece.
 
-    `terminal` says that a person reads it, `began` that something was written, `open_line` that it did not end in a
-    newline, and `writing`, for a signal handler, that the process may be blocked in a write.
+    With `markdown` it is drawn by that, which may hold some of it back until the `end`. `terminal` says that a person
+    reads it, `began` that something was written, `open_line` that it did not end in a newline, and `writing`, for a
+    signal handler, that the process may be blocked in a write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, markdown: Markdown | None = None) -> None:
         """Raises OutputFailed when stdout is closed: better before the answer is paid for than after."""
         if sys.stdout is None:
             raise _closed()
@@ -187,22 +198,38 @@ class Out:
         if not os.get_blocking(sys.stdout.fileno()):  # as another program on the same pipe may have left it
             os.set_blocking(sys.stdout.fileno(), True)
         self.writing = self.began = self.open_line = False
+        self._markdown = markdown
 
     def write(self, text: str | bytes) -> None:
         """Write a piece. Raises BrokenPipeError when nobody reads, OutputFailed when it cannot be written."""
+        if isinstance(text, bytes):
+            self._write(text)
+        elif self._markdown is not None:
+            self._write(self._markdown.feed(text))
+        else:
+            self._write(safe(text) if self.terminal else text)
+
+    def _write(self, text: str | bytes) -> None:
         if not text:
             return
         self.began = self.writing = True
         self.open_line = isinstance(text, str) and not text.endswith("\n")
         try:
-            write(safe(text) if self.terminal and isinstance(text, str) else text)
+            write(text)
         except Exception:
-            self.open_line = False  # a stdout that failed once is left alone
+            self.open_line, self._markdown = False, None  # a stdout that failed once is left alone
             raise
         finally:
             self.writing = False
 
+    def end(self) -> None:
+        """Write what was held back. Raises as `write` does."""
+        if self._markdown is not None:
+            self._write(self._markdown.end())
+
     def end_line(self) -> None:
         """End the line that is open, unless nobody empties the pipe: the call may have been stopped for that."""
-        if self.open_line and select.select([], [sys.stdout], [], 0)[1]:
-            self.write("\n")
+        if (self.open_line or self._markdown) and select.select([], [sys.stdout], [], 0)[1]:
+            self.end()
+            if self.open_line:
+                self._write("\n")

@@ -10,7 +10,7 @@ import os
 import select
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.cli.output import one_line, say
 from llmctl.core.errors import UsageError
@@ -23,15 +23,26 @@ MAX_INPUT = 16 << 20
 SILENCE_S = 1.0
 
 
-def compose(prompt: str | None, files: Sequence[str], *, use_stdin: bool) -> str:
-    """The user message. Raises UsageError when there is none, or when a part of it is not text."""
-    return "".join(compose_around(prompt, files, use_stdin=use_stdin))
-
-
-def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool, default: str = "") -> tuple[str, str]:
+class Composed(NamedTuple):
     """The two halves of the user message, before and after its attachments: the files, and what is said of them.
 
-    `default` stands where nothing was said. Raises UsageError when there is none, or when a part is not text.
+    `documents` are the SHA-256 of the files' contents.
+    """
+
+    before: str
+    after: str
+    documents: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The whole message."""
+        return self.before + self.after
+
+
+def compose(prompt: str | None, files: Sequence[str], *, use_stdin: bool, default: str = "") -> Composed:
+    """The user message; `default` stands where nothing was said.
+
+    Raises UsageError when there is none, or when a part is not text.
     """
     if list(files).count("-") > 1:
         raise UsageError("--file - was given twice", hint="stdin can be read once")
@@ -40,10 +51,18 @@ def compose_around(prompt: str | None, files: Sequence[str], *, use_stdin: bool,
     piped = _stdin_text() if use_stdin and "-" not in files and stdin_is_piped() else ""
     if not any(text.strip() for text in (prompt or "", piped, *(text for _, text in texts))):
         if default:
-            return "", default
+            return Composed("", default)
         raise UsageError("the prompt is empty", hint='write: llmctl ask "..." (or pipe text in)')
     body = "\n\n".join(part for part in (prompt, piped) if part)
-    return "".join(_block(name, text) for name, text in texts), body
+    return Composed("".join(_block(name, text) for name, text in texts), body, _hashes(texts))
+
+
+def _hashes(texts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from llmctl.core.scope import content_hash  # `--help` needs none of it
+
+    return tuple(content_hash(text) for _, text in texts)
 
 
 def _block(name: str, text: str) -> str:

@@ -81,7 +81,7 @@ def try_out(
     """Show who would be asked, and why each other would not; nothing is sent or written."""
     context = of(ctx, json=as_json)
     from llmctl.cli.explaining import end, look, onlooker
-    from llmctl.cli.prompt import compose_around
+    from llmctl.cli.prompt import compose
 
     options: dict[str, Any] = {
         "model": named_model("--model", model),
@@ -91,7 +91,7 @@ def try_out(
         "max_wait": seconds("--max-wait", max_wait),
         "command": "route test",
     }
-    _, message = compose_around(prompt, [], use_stdin=True, default=_STAND_IN)
+    message = compose(prompt, [], use_stdin=True, default=_STAND_IN).text
     found = look(onlooker(context, seed), message, options, repeat)
     if as_json:
         repeated = {"distribution": dict(found.distribution), "refused": found.refused} if repeat else {}

@@ -16,7 +16,7 @@ from llmctl.core.errors import UsageError
 from llmctl.core.money import usd
 from llmctl.routing.call import Fail, Send, Wait
 from llmctl.routing.explain import explain
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Waiting
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Recalled, Waiting
 
 if TYPE_CHECKING:
     from llmctl.core.record import Attempt, CallRecord
@@ -72,6 +72,8 @@ class Trace:
         match notice:
             case CallStarted(record, plan):
                 self._record, self._plan, self._began = record, plan, monotonic()
+            case Recalled(tier, age_s, served_by):
+                self._step("recalled", tier=tier, age_s=round(age_s, 1), served_by=served_by)
             case Decided():
                 self._step("decided", **self._decided(notice))
             case Waiting(wait_s, why):

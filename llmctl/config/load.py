@@ -18,6 +18,7 @@ from llmctl._version import __version__
 from llmctl.config.files import read, sources, write_private
 from llmctl.config.prices import Quotes
 from llmctl.core.build import build
+from llmctl.core.caching import MODES
 from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, LlmctlError
 
@@ -29,10 +30,14 @@ if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog, KeyPath
 
 DATA = Path(__file__).parent.parent / "data"
-VARIABLES: dict[str, KeyPath] = {"LLMCTL_MODEL": ("default_model",), "LLMCTL_LOG_CONTENT": ("log", "content")}
+VARIABLES: dict[str, KeyPath] = {
+    "LLMCTL_MODEL": ("default_model",),
+    "LLMCTL_LOG_CONTENT": ("log", "content"),
+    "LLMCTL_CACHE": ("cache", "mode"),
+}
 """The environment variables that stand above the configuration, and the key that each of them sets."""
 _PACKAGED = ("providers.toml", "groups.toml")
-_LOG_CONTENT = ("full", "none")
+_CHOICES = {"LLMCTL_LOG_CONTENT": ("full", "none"), "LLMCTL_CACHE": MODES}
 _Plain = dict[str, Any]
 
 
@@ -99,15 +104,25 @@ def packaged_text(name: str) -> str:
 
 def in_force(config: _Plain, environ: Mapping[str, str]) -> _Plain:
     """`config` under the environment variables that stand above it. Raises ConfigInvalid for a value that cannot be."""
-    model, content = environ.get("LLMCTL_MODEL"), environ.get("LLMCTL_LOG_CONTENT")
-    if model:
-        config = config | {"default_model": model}
-    if content:
-        if content not in _LOG_CONTENT:
-            what = f"LLMCTL_LOG_CONTENT: {content!r} is neither full nor none"
-            raise ConfigInvalid(what, hint="set it to full or none, or unset it")
-        config = config | {"log": config.get("log", {}) | {"content": content}}
+    for name, choices in _CHOICES.items():
+        if environ.get(name) and environ[name] not in choices:
+            known = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise ConfigInvalid(f"{name}: {environ[name]!r} is not {known}", hint=f"set it to {known}, or unset it")
+    for name, (*above, key) in VARIABLES.items():
+        value = environ.get(name)
+        if value:
+            changed: _Plain = {str(key): value}
+            for table in map(str, above):
+                changed = {table: config.get(table, {}) | changed}
+            config = config | changed
+    if environ.get("LLMCTL_CACHE"):  # it stands above what a group says, too
+        groups = {name: _without_cache(row) for name, row in config.get("models", {}).items()}
+        config = config | ({"models": groups} if groups else {})
     return config
+
+
+def _without_cache(group: _Plain) -> _Plain:
+    return {key: value for key, value in group.items() if key != "cache"}
 
 
 def assembled(plain: _Plain, environ: Mapping[str, str], found: Sequence[Source]) -> Catalog:

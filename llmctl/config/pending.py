@@ -13,14 +13,16 @@ from llmctl.core.catalog import dotted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-TABLES = ("cache", "state", "serve")
-MODEL_KEYS = ("cache", "route", "ttl")
+TABLES = ("state", "serve")
+CACHE_KEYS = ("backend", "semantic")
+MODEL_KEYS = ("route",)
 
 
 def pending(config: Mapping[str, Any]) -> list[str]:
     """The keys that a validated configuration sets without effect, as they are written in the file."""
     return [
         *(name for name in TABLES if config.get(name)),
+        *(f"cache.{key}" for key in CACHE_KEYS if config.get("cache", {}).get(key, "sqlite") != "sqlite"),
         *(dotted(("models", name, key)) for name, row in config.get("models", {}).items() for key in _of_model(row)),
     ]
 

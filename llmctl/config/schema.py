@@ -237,6 +237,8 @@ class Cache(Table):
     ttl: Wait | None = None
     backend: Backend | None = None
     namespace: Name | None = None
+    max_entries: Count | None = None
+    max_bytes: Count | None = None
     semantic: Semantic | None = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmctl.core import caching
 from llmctl.core.budget import Allowance, Budgets
 from llmctl.core.catalog import (
     MAX_LINKS,
@@ -191,7 +192,13 @@ def settings(config: Mapping[str, Any]) -> Settings:
             tuple(observe.get("hooks", ())),
             observe.get("wait", 1.0),
         ),
+        caching=_caching(config.get("cache", {})),
     )
+
+
+def _caching(row: Mapping[str, Any]) -> caching.Settings:
+    plain = {name: row[name] for name in ("mode", "namespace", "backend", "max_entries", "max_bytes") if name in row}
+    return caching.Settings(**plain, **({"ttl_s": row["ttl"]} if "ttl" in row else {}))
 
 
 def budgets(row: Mapping[str, Any]) -> Budgets:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmctl.core import caching
 from llmctl.core.budget import Budgets
 from llmctl.core.errors import UsageError
 from llmctl.core.money import Price
@@ -173,6 +174,7 @@ class Settings:
     log_retain_s: float | None = None
     budgets: Budgets = Budgets()  # noqa: RUF009 - frozen, so it may be shared
     observers: Observers = Observers()  # noqa: RUF009
+    caching: caching.Settings = caching.Settings()  # noqa: RUF009
 
     def first_token_of(self, deployment: Deployment) -> float:
         """How long its first token is waited for, in seconds: longer where the model reasons."""

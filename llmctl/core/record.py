@@ -121,6 +121,8 @@ class Answer:
     route: Mapping[str, Any] = field(default_factory=dict)
     parsed: Any = None
     maker: str = ""
+    cache_age_s: float | None = None
+    """How old the kept answer was, in seconds; None where it is not from the cache."""
 
     @property
     def id(self) -> str:
@@ -216,6 +218,7 @@ class Answer:
             "overhead_ms": _ms(record.overhead_ms),
             "waited_ms": _ms(self.waited_ms),
             "cache": record.cache,
+            **({} if self.cache_age_s is None else {"cache_age_s": round(self.cache_age_s, 1)}),
             "fallback": record.fallback,
             "attempts": [attempt.as_json() for attempt in self.attempts],
             "route": dict(self.route),

@@ -57,6 +57,11 @@ def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
     return _KEY_SHAPES.sub(MASK, text)
 
 
+def is_key(text: str) -> bool:
+    """Whether `text` may be a key: printable ASCII without blanks, as a header can carry it."""
+    return bool(text) and all(0x20 < ord(char) < 0x7F for char in text)
+
+
 def names_secret(header: str) -> bool:
     """Whether the name of a header says that its value is a secret."""
     return bool(_SECRET_HEADER.search(header))

@@ -253,4 +253,4 @@ def _question(on: Stage, judge: str, text: str) -> CallRun:
     """The call that asks for a judgement, not yet begun. Raises as `Client.call` does."""
     document = json.dumps({"prompt": on.prompt, "answer": text}, ensure_ascii=False)
     sendable = document.encode("utf-8", "replace").decode()  # half of a surrogate pair is not
-    return on.client.call(sendable, model=judge, system=INSTRUCTION, schema=JUDGEMENT, command=COMMAND)
+    return on.client.call(sendable, model=judge, system=INSTRUCTION, schema=JUDGEMENT, command=COMMAND, cache="off")

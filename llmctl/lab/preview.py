@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from llmctl.routing.call import Done
     from llmctl.routing.explain import Candidate
     from llmctl.routing.plan import Plan
-    from llmctl.run.engine import Ask, CallRun, Engine
+    from llmctl.run.asking import Ask
+    from llmctl.run.engine import CallRun, Engine
     from llmctl.run.shared import Place
 
 _SPREAD = 0.2

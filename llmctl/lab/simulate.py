@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from llmctl.lab.providers import Fault, Reply, Speed
     from llmctl.lab.traces import Row
     from llmctl.routing.book import Keys
-    from llmctl.routing.call import Done, Policy
+    from llmctl.routing.call import Done
     from llmctl.routing.plan import Plan
+    from llmctl.routing.policy import Policy
 
 START = 1_767_225_600.0  # 2026-01-01T00:00:00Z: where the trace's first request is put
 ESTIMATE_SPREAD = 0.08

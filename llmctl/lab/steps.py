@@ -18,7 +18,7 @@ from llmctl.core.types import Message, Params, Request, ResponseFormat, Text, To
 from llmctl.routing.plan import Link, Plan
 from llmctl.run import aside, asking
 from llmctl.run.accounts import estimate_prompt
-from llmctl.run.engine import Ask
+from llmctl.run.asking import Ask
 from llmctl.wire import emulate
 from llmctl.wire.base import load
 from llmctl.wire.values import count, objects

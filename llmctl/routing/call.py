@@ -24,7 +24,6 @@ Drive it with `next(snapshot, now)`, do what it says, and tell it what was heard
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from llmctl.core.record import AttemptRole
     from llmctl.core.snapshot import Snapshot
     from llmctl.routing.plan import Link, Plan
+    from llmctl.routing.policy import Policy
 
     Dice = Callable[[], float]
 
@@ -54,22 +54,6 @@ LASTING_S = 300.0
 """Who is willing to wait longer than this is not refused for an overload: it may well be over by then."""
 FIRM_S = 60.0
 """A place so near the deadline is firm at once: the next one may be a window away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The bounds of one call; seconds. `restart` allows another target after the answer had begun to be shown.
-
-    `strategy` stands in for that of every group.
-    """
-
-    retries: int = 2
-    tries: int = 6
-    patience_s: float = 5.0
-    max_wait_s: float = 60.0
-    total_s: float = 300.0
-    restart: bool = False
-    strategy: str | None = None
 
 
 class Send(NamedTuple):

@@ -38,6 +38,13 @@ class Plan:
     name: str
     links: tuple[Link, ...]
     left_out: tuple[LeftOut, ...] = ()
+    primary: str = ""
+    """The name of the group that the chain begins with, whether it can be asked or not."""
+
+    @property
+    def own(self) -> tuple[Deployment, ...]:
+        """What can be asked of the primary: never its fallbacks."""
+        return self.links[0].deployments if self.links[0].group.name == self.primary else ()
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
@@ -84,7 +91,8 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
     """
     links: list[Link] = []
     left_out: list[LeftOut] = []
-    for group in chain_of(catalog, name, fallbacks):
+    groups = chain_of(catalog, name, fallbacks)
+    for group in groups:
         reasons = [(deployment, obstacle(deployment)) for deployment in group.deployments]
         left_out += [LeftOut(deployment, reason) for deployment, reason in reasons if reason is not None]
         able = tuple(deployment for deployment, reason in reasons if reason is None)
@@ -92,7 +100,7 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
             links.append(Link(group, able))
     if not links:
         raise _first_obstacle(left_out)
-    return Plan(name, tuple(links), tuple(left_out))
+    return Plan(name, tuple(links), tuple(left_out), groups[0].name)
 
 
 def _first_obstacle(left_out: Sequence[LeftOut]) -> LlmctlError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,13 @@ from llmctl.core.errors import MATRIX, LlmctlError
 from llmctl.core.record import Attempt
 from llmctl.core.tokens import estimate
 from llmctl.core.types import Usage
-from llmctl.routing.settle import Outcome
 
 if TYPE_CHECKING:
     from llmctl.core.record import State
     from llmctl.core.types import Completion, Request
     from llmctl.routing.call import Send
+    from llmctl.routing.settle import Outcome
+    from llmctl.run.asking import Ask
     from llmctl.run.attempt import AttemptRun
 
 INCOMPLETE = MATRIX["AnswerIncomplete"].exit
@@ -47,6 +47,8 @@ def state_of(
             return "refused", error.exit_code
         return ("incomplete" if error.exit_code == INCOMPLETE else "failed"), error.exit_code
     if error is not None:
+        import asyncio
+
         stopped = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
         return ("cancelled", exit_if_stopped) if stopped else ("failed", 1)
     if is_whole(completion.finish_reason, request):
@@ -109,6 +111,8 @@ def attempt_of(
 
 def outcome_of(run: AttemptRun | None, usage: Usage | None, error: BaseException | None, ended: float) -> Outcome:
     """How an attempt went, for the shared state."""
+    from llmctl.routing.settle import Outcome  # an answer from the cache had no attempt
+
     if run is None or run.sent_at is None:
         return Outcome(ended, ended, reached=False, cancelled=True)
     known = error if isinstance(error, LlmctlError) else None
@@ -135,15 +139,26 @@ def cost_of(attempts: list[Attempt]) -> int | None:
     return sum(known) if known and len(known) == len(costs) else None
 
 
+def prompt_of(ask: Ask) -> str | None:
+    """The prompt that the ledger keeps of a call, None for none: in a session the last turn, which has the rest."""
+    if not ask.keep_text:
+        return None
+    request = ask.request
+    if ask.session is not None and ask.command in ("ask", "chat"):
+        request = replace(request, messages=request.messages[-1:])
+    return transcript_of(request)
+
+
 def transcript_of(request: Request) -> str:
     """The prompt as the ledger keeps it: a lone user message as it is, a conversation with its roles.
 
+    A lone message that looks like one has its role too, so that the two can be told apart (`talk.parted`).
     Of texts to embed it is how many they are, and how they begin.
     """
     if request.inputs:
         heads = " | ".join(text[:_KEPT_CHARS] for text in request.inputs[:_KEPT_CHARS])
         return f"{len(request.inputs)} to embed: {heads[:_KEPT_CHARS]}"
     messages = request.messages
-    if len(messages) == 1:
+    if len(messages) == 1 and not messages[0].text.startswith(("[system]\n", "[user]\n")):
         return messages[0].text
     return "\n\n".join(f"[{message.role}]\n{message.text}" for message in messages)

@@ -23,19 +23,25 @@ if TYPE_CHECKING:
     from llmctl.wire.base import Endpoint, HttpRequest, Wire
 
     Question = Callable[[Deployment, Endpoint], HttpRequest]
+    Heard = Callable[[Mapping[str, str]], None]
 
 TOTAL_S = 30.0
 
 
-async def document(engine: Engine, deployment: Deployment, question: Question) -> dict[str, Any] | list[Any]:
-    """The JSON object or array that answers `question`. Raises what a call does: no credential, a refusal, a clock."""
+async def document(
+    engine: Engine, deployment: Deployment, question: Question, heard: Heard = lambda _: None
+) -> dict[str, Any] | list[Any]:
+    """The JSON object or array that answers `question`; `heard` is told the headers of whatever answer comes.
+
+    Raises what a call does: no credential, a refusal, a clock.
+    """
     obstacle = engine.endpoints.obstacle(deployment)
     if obstacle is not None:
         raise obstacle
     endpoint = await engine.endpoints.resolve_async(deployment)
     settings = engine.settings
     limits = Limits(settings.connect_s, settings.first_token_s, settings.idle_s, TOTAL_S)
-    wire = _Plain(load(deployment.provider.protocol), question)
+    wire = _Plain(load(deployment.provider.protocol), question, heard)
     run = AttemptRun(deployment, Request(()), endpoint, limits, wire)
     async for _ in run.events(engine.transport(deployment), engine.clock):
         pass
@@ -49,9 +55,10 @@ async def document(engine: Engine, deployment: Deployment, question: Question) -
 class _Plain:
     """A wire that sends the question and reads the body as one text; refusals mean what they mean to `wire`."""
 
-    def __init__(self, wire: Wire, question: Question) -> None:
+    def __init__(self, wire: Wire, question: Question, heard: Heard) -> None:
         self._wire = wire
         self._question = question
+        self._heard = heard
 
     def encode(self, request: Request, deployment: Deployment, endpoint: Endpoint) -> Encoded:  # noqa: ARG002
         """The question."""
@@ -59,6 +66,7 @@ class _Plain:
 
     def decoder(self, request: Request, status: int, headers: Mapping[str, str]) -> _Whole:  # noqa: ARG002
         """A decoder that keeps the text."""
+        self._heard(headers)
         return _Whole()
 
     def listing(self, deployment: Deployment, endpoint: Endpoint) -> HttpRequest:
@@ -67,6 +75,7 @@ class _Plain:
 
     def classify(self, status: int, headers: Mapping[str, str], body: bytes, now: float) -> ProviderError:
         """As the wire's."""
+        self._heard(headers)
         return self._wire.classify(status, headers, body, now)
 
 

@@ -1,24 +1,26 @@
-"""What a caller of the library hands in, checked and made canonical: prompts, messages, parameters, tools."""
+"""A call to be made, and what a caller hands in for it, checked and canonical: prompts, messages, parameters, tools."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from sys import float_info
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmctl.core.caching import Use
 from llmctl.core.catalog import MAX_RETRIES
 from llmctl.core.errors import UsageError
 from llmctl.core.money import nano
+from llmctl.core.record import CallRecord, ulid
 from llmctl.core.types import Message, Params, Request, ResponseFormat, Text, Tool
-from llmctl.routing.balance import STRATEGIES
-from llmctl.routing.call import Policy
+from llmctl.routing.policy import Policy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llmctl.core.catalog import Settings
+    from llmctl.routing.plan import Plan
 
 T = TypeVar("T")
 _MOST = 10**12
@@ -38,6 +40,30 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _TYPES: dict[str, tuple[type, str]] = {
     "parallel_tool_calls": (bool, "true or false"), "user": (str, "a text"), "extra": (Mapping, "an object"),
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call to be made: what is asked, of whom, within which bounds, and under which labels."""
+
+    request: Request
+    plan: Plan
+    policy: Policy
+    command: str = "library"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    session: str | None = None
+    keep_text: bool = True
+    buffered: bool = False
+    fixed_deadline: bool = False
+    """Whether the caller set the total deadline, so that it is not stretched for a slow local model."""
+    strict_params: bool = False
+    """Whether a parameter that a target cannot take is refused, instead of left out and said."""
+    prompt_tokens: int | None = None
+    """The input tokens as known by the caller; None: they are estimated."""
+    max_cost: int | None = None
+    """The most that the call may cost, in nano-dollars."""
+    cache: Use = Use()  # noqa: RUF009 - frozen, so it may be shared
+    """How the call uses the cache."""
 
 
 def messages_of(
@@ -135,8 +161,11 @@ def policy_of(
     restart: bool = False,
 ) -> Policy:
     """The bounds of a call: the caller's own, else the configured ones. Raises UsageError."""
-    if strategy is not None and strategy not in STRATEGIES:
-        raise UsageError(f"unknown strategy {strategy!r}", hint=f"one of {', '.join(STRATEGIES)}")
+    if strategy is not None:
+        from llmctl.routing.balance import STRATEGIES  # few name one
+
+        if strategy not in STRATEGIES:
+            raise UsageError(f"unknown strategy {strategy!r}", hint=f"one of {', '.join(STRATEGIES)}")
     return Policy(
         strategy=strategy,
         retries=settings.retries if retries is None else within("retries", retries, MAX_RETRIES),
@@ -190,3 +219,26 @@ def shape_of(schema: Any, response_format: Mapping[str, Any] | None) -> Response
         wanted = shape
     checked = check_schema(wanted.schema)
     return replace(wanted, schema=checked, strict=wanted.strict and is_strict(checked))
+
+
+def record_of(ask: Ask, now: float, dice: Callable[[], float], total_s: float) -> CallRecord:
+    """The row that the call begins with."""
+    return CallRecord(
+        id=ulid(now, int(dice() * (1 << 40)) << 40 | int(dice() * (1 << 40))),
+        started_at=now,
+        command=ask.command,
+        model=ask.plan.name,
+        session=ask.session,
+        tags=ask.tags,
+        deadline_at=now + total_s,
+    )
+
+
+def total_s_of(ask: Ask, prompt_tokens: int) -> float:
+    """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
+    total_s = ask.policy.total_s
+    if ask.fixed_deadline or not any(deployment.is_local for deployment in ask.plan.deployments):
+        return total_s
+    from llmctl.run.local import first_token_s
+
+    return total_s + first_token_s(prompt_tokens)

@@ -7,7 +7,6 @@ somebody waits for: that a timer of this machine strikes a millisecond late is n
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from llmctl.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Iterator
 
 
@@ -32,10 +32,14 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait `seconds`."""
+        import asyncio  # not for those who never wait: a start that finds its answer in the cache
+
         await asyncio.sleep(seconds)
 
     def timeout(self, seconds: float) -> asyncio.Timeout:
         """A context that cancels its body after `seconds` and raises TimeoutError."""
+        import asyncio
+
         return asyncio.timeout(seconds)
 
 
@@ -67,6 +71,8 @@ class DrillClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait `seconds` of this clock."""
+        import asyncio
+
         with suppress(TimeoutError):
             async with self.timeout(seconds):
                 await asyncio.get_running_loop().create_future()
@@ -74,6 +80,8 @@ class DrillClock:
     @asynccontextmanager
     async def timeout(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
         """A context that cancels its body after `seconds` of this clock and raises TimeoutError."""
+        import asyncio
+
         async with asyncio.timeout(None) as timeout:
             self._waiting[timeout] = self.monotonic() + max(0.0, seconds)
             self._set(timeout)
@@ -106,5 +114,7 @@ class DrillClock:
     def _set(self, timeout: asyncio.Timeout) -> None:
         """Let `timeout` strike when its time has come at the pace of now; one that has struck is left alone."""
         if not timeout.expired():
+            import asyncio
+
             left_s = (self._waiting[timeout] - self.monotonic()) / self._mark[2]
             timeout.reschedule(asyncio.get_running_loop().time() + left_s)

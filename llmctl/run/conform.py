@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmctl.core.catalog import Deployment
-    from llmctl.core.types import Completion, ResponseFormat
+    from llmctl.core.types import Completion, Request, ResponseFormat
 
 MAX_MATCHED = 10_000
 """The longest text that a `pattern` is tried on: the time of some expressions grows with a power of the length."""
@@ -111,6 +111,19 @@ def judged(completion: Completion, wanted: ResponseFormat, deployment: Deploymen
         error.provider, error.model = deployment.provider.name, deployment.model
         error.partial_text = completion.text or completion.refusal
         raise
+
+
+def shaped(made: Completion, request: Request, deployment: Deployment) -> Conformed | None:
+    """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not.
+
+    Where tools were offered a call is none: also one that ended by "stop", as OpenAI ends those of a tool that the
+    choice named (github.com/vllm-project/vllm/pull/25054, read 2026-11-20).
+    """
+    if request.response_format is None or made.finish_reason not in ("stop", "tool_calls"):
+        return None
+    if request.tools and (made.finish_reason == "tool_calls" or (made.tool_calls and not made.text)):
+        return None
+    return judged(made, request.response_format, deployment)
 
 
 def _must_answer(completion: Completion) -> None:

@@ -1,29 +1,29 @@
 """Where an attempt goes and with which key: the address and the credential of a deployment, resolved just before use.
 
-Precedence of both (contract, section 7): deployment, `[providers.X]`, the field's environment variables, built-in.
+Precedence of both (contract, section 7): deployment, `[providers.X]`, the field's environment variables, `keys set`,
+built-in.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import shlex
 import stat
-import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
+from llmctl.config.keys import KEPT
+from llmctl.core.catalog import LOCAL_PROVIDER
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, LlmctlError, MissingCredential
-from llmctl.core.redact import Secret, names_secret
+from llmctl.core.redact import Secret, is_key, names_secret
 from llmctl.run import extras
-from llmctl.run.background import unattended
+from llmctl.run.address import checked, from_host, is_loopback
 from llmctl.wire.base import PROTOCOLS, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from llmctl.config.keys import Keys
     from llmctl.core.catalog import Deployment, Provider
 
 AMAZON = "bedrock"
@@ -32,8 +32,6 @@ COMMAND_TIMEOUT_S = 30.0
 KEPT_S = 300.0
 """How long the output of a `cmd:` reference is used again: it may be a token that expires, such as Entra's."""
 _LONGEST_KEY = 1 << 16
-# Letters, digits and hyphens (RFC 1123, 2.1), and the underscore of internal names; what is not ASCII is written xn--.
-_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?")
 
 
 class KeyPlace(NamedTuple):
@@ -47,15 +45,28 @@ class KeyPlace(NamedTuple):
 class Endpoints:
     """Resolves endpoints from an environment; the output of a `cmd:` reference is kept for `KEPT_S`."""
 
-    def __init__(self, environ: Mapping[str, str], monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        keys: Keys | None = None,
+    ) -> None:
+        """`keys` are those of `keys set`: looked into only for what has no other key."""
         self._environ = environ
+        self._keys = keys
         self._monotonic = monotonic
         self._commands: dict[str, tuple[float, str]] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a person must hear about the kept keys."""
+        return [] if self._keys is None else self._keys.warnings
 
     def resolve(self, deployment: Deployment) -> Endpoint:
         """The endpoint of `deployment`. Raises MissingCredential or ConfigInvalid."""
         provider = deployment.provider
-        headers, hidden = self._headers(deployment)
+        headers, hidden = self.headers(deployment)
         endpoint = Endpoint(
             self.address(deployment),
             self.credential(deployment),
@@ -74,6 +85,8 @@ class Endpoints:
     async def resolve_async(self, deployment: Deployment) -> Endpoint:
         """As `resolve`; a `cmd:` reference or Amazon's credential chain blocks no event loop, nor who has given up."""
         if deployment.provider.protocol == AMAZON or _reference(deployment).startswith("cmd:"):
+            from llmctl.run.background import unattended
+
             return await unattended(lambda: self.resolve(deployment))
         return self.resolve(deployment)
 
@@ -92,7 +105,7 @@ class Endpoints:
         if provider.protocol == AMAZON and not extras.installed("bedrock"):
             return extras.missing("bedrock", "Amazon Bedrock")
         if not self.has_credential(deployment):
-            return _missing(deployment)
+            return self._missing(deployment)
         try:
             address = self.address(deployment)
         except ConfigInvalid as error:
@@ -118,13 +131,15 @@ class Endpoints:
         provider, reference = deployment.provider, _reference(deployment)
         if reference.startswith("env:"):
             return bool(self._environ.get(reference[4:], "").strip())
-        if provider.protocol == AMAZON and not reference and self.key_variable(provider) is None:
+        if reference or self.key_variable(provider) is not None:
+            return True
+        if provider.protocol == AMAZON:
             from llmctl.run.sign import has_clue
 
-            return has_clue(self._environ)
-        return bool(reference) or not provider.key or provider.key_optional or self.key_variable(provider) is not None
+            return bool(self._kept(provider)) or has_clue(self._environ)
+        return not provider.key or provider.key_optional or bool(self._kept(provider))
 
-    def _headers(self, deployment: Deployment) -> tuple[dict[str, str], tuple[Secret, ...]]:
+    def headers(self, deployment: Deployment) -> tuple[dict[str, str], tuple[Secret, ...]]:
         """The user's own headers, the deployment's before the provider's, and their values that must not be shown.
 
         A secret is what came from the environment, and what stands under a name that says so. Raises MissingCredential.
@@ -146,6 +161,8 @@ class Endpoints:
     def key_place(self, provider: Provider, reference: str) -> KeyPlace:
         """Where the key of `provider` or of a `reference` would be looked for, and where one is."""
         variables, present = provider.key, self.key_variable(provider)
+        if not reference and present is None and self._kept(provider):
+            present = KEPT
         if reference.startswith("env:"):
             name = reference.removeprefix("env:")
             variables, present = (name,), name if self._environ.get(name) else None
@@ -159,6 +176,15 @@ class Endpoints:
         """The name of the environment variable that holds the provider's key now."""
         return next((name for name in provider.key if self._environ.get(name, "").strip()), None)
 
+    def _kept(self, provider: Provider) -> str:
+        """The key that `keys set` keeps for `provider`, "" where there is none or a variable stands above it."""
+        return "" if self._keys is None or provider.name == LOCAL_PROVIDER else self._keys.of(provider, self._environ)
+
+    def _missing(self, deployment: Deployment) -> MissingCredential:
+        error = _missing(deployment)
+        error.hint = "; ".join((*self.warnings[-1:], error.hint))
+        return error
+
     def credential(self, deployment: Deployment) -> Secret:
         """The credential, empty where the provider needs none. Raises MissingCredential."""
         provider, reference = deployment.provider, _reference(deployment)
@@ -167,9 +193,12 @@ class Endpoints:
         name = self.key_variable(provider)
         if name is not None:
             return _secret(self._environ[name], f"env:{name}")
+        kept = self._kept(provider)
+        if kept:
+            return Secret(kept, KEPT)
         if not provider.key or provider.key_optional:
             return Secret("")
-        raise _missing(deployment)
+        raise self._missing(deployment)
 
     def _referenced(self, reference: str, deployment: Deployment) -> Secret:
         provider = deployment.provider
@@ -214,19 +243,21 @@ class Endpoints:
         if not address:
             name = provider.address_names[-1]
             raise ConfigInvalid(f"{provider.name} has no address", hint=f"set api_base in the configuration, or {name}")
-        _check(address, deployment)
+        checked(address, deployment)
         return address
 
     def _from_environment(self, provider: Provider) -> str:
         for name in provider.address_names:
             value = self._environ.get(name, "").strip()
             if value:
-                return _from_host(value, provider) if name.endswith("_HOST") else value
+                return from_host(value, provider) if name.endswith("_HOST") else value
         return provider.api_base
 
 
 def _run(command: str, provider: Provider) -> str:
     """What a key command prints. Raises MissingCredential."""
+    import subprocess  # few keys come from a command, and it is slow to load
+
     try:
         done = subprocess.run(
             shlex.split(command) or [""],
@@ -249,63 +280,6 @@ def _reference(deployment: Deployment) -> str:
     return deployment.api_key or deployment.provider.api_key
 
 
-def is_loopback(address: str) -> bool:
-    """Whether the address can only mean this machine. `x.localhost` does not: a resolver may ask the network for it."""
-    try:
-        host = urlsplit(address).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _check(address: str, deployment: Deployment) -> None:
-    where = deployment.served_by
-    if "@" in address.partition("//")[2].partition("/")[0]:
-        raise ConfigInvalid(f"{where}: the address holds a user name", hint="put the credential into api_key")
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname or "", parts.port
-        readable = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(host) or ipaddress.IPv6Address(host))
-    except ValueError:
-        readable = False
-    if not readable or not address.isascii() or not address.isprintable() or " " in address:
-        raise ConfigInvalid(
-            f"{where}: {address[:100]!a} is not an http(s) address",
-            hint="write https://HOST/PATH; a name that is not ASCII as xn--...",
-        )
-    if "?" in address or "#" in address:
-        raise ConfigInvalid(f"{where}: the address has a ? or # part", hint="an address ends with its path")
-    if parts.scheme == "http" and not deployment.allow_http and not is_loopback(address):
-        raise ConfigInvalid(
-            f"{where}: plain http to {host} would send the prompt and the key in the clear",
-            hint="use https, or set allow_http = true on the deployment",
-        )
-
-
-def _from_host(value: str, provider: Provider) -> str:
-    """An address of `host[:port]`, as OLLAMA_HOST has it: scheme, port and path come from the built-in address.
-
-    Quotes are taken off, as Ollama does (ollama/ollama:envconfig/config.go). What cannot be read is left as it is, for
-    the check of addresses to refuse.
-    """
-    value = value.strip("\"' ")
-    if ":" in value.partition(":")[2] and "//" not in value and not value.startswith("["):
-        value = f"[{value}]"  # a bare IPv6 address
-    built_in = urlsplit(provider.api_base)
-    try:
-        parts = urlsplit(value if "//" in value else f"//{value}")
-        host, port = parts.hostname or built_in.hostname or "", parts.port
-    except ValueError:
-        return value
-    if "@" in parts.netloc:
-        return value if parts.scheme else f"{built_in.scheme}://{value}"
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - addresses to listen on, not to ask
-    host = f"[{host}]" if ":" in host else host
-    port = port if parts.scheme else port or built_in.port
-    path = parts.path if parts.path not in ("", "/") else built_in.path
-    return f"{parts.scheme or built_in.scheme}://{host}{f':{port}' if port else ''}{path}"
-
-
 def _content(path: Path) -> str:
     """The text of a regular file. Raises OSError or ValueError."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe or a device may have no end
@@ -316,7 +290,7 @@ def _content(path: Path) -> str:
 
 def _secret(value: str, source: str) -> Secret:
     value = value.strip()
-    if not value or any(ord(c) <= 0x20 or ord(c) >= 0x7F for c in value):
+    if not is_key(value):
         raise MissingCredential(
             f"the key from {source} is empty or holds characters no key has", hint="check for line breaks and quotes"
         )
@@ -331,13 +305,16 @@ def _missing(deployment: Deployment) -> MissingCredential:
         return missing()
     named = (reference.removeprefix("env:"),) if reference.startswith("env:") else provider.key
     names = " or ".join(named) or f"api_key of [providers.{provider.name}]"
+    ways = f"set {names}" if reference else f"set {names}, or run `llmctl keys set {provider.name}`"
     return MissingCredential(
         f"no key for {provider.title or provider.name}",
-        hint=f"set {names}, or try the embedded model: llmctl ask -m local",
+        hint=f"{ways}, or try the embedded model: llmctl ask -m local",
     )
 
 
 def _reason(error: BaseException) -> str:
+    import subprocess
+
     if isinstance(error, subprocess.CalledProcessError):
         return f"exit status {error.returncode}"
     if isinstance(error, subprocess.TimeoutExpired):

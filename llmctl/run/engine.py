@@ -12,49 +12,26 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.errors import DeadlineExceeded, LlmctlError, Unauthorized, UsageError
-from llmctl.core.record import Answer, Attempt, CallRecord, ulid
+from llmctl.core.record import Answer, Attempt
 from llmctl.core.types import Completion, Event, Usage
 from llmctl.routing.book import Size
-from llmctl.routing.call import Call, Ended, Fail, Failed, Policy, Send, Shown, Wait
+from llmctl.routing.call import Call, Ended, Fail, Failed, Send, Shown, Wait
 from llmctl.routing.limits import LEASE_S
-from llmctl.run.accounts import attempt_of, cost_of, estimate_prompt, outcome_of, state_of, transcript_of, usage_of
-from llmctl.run.asking import with_defaults
+from llmctl.run.accounts import attempt_of, cost_of, estimate_prompt, outcome_of, prompt_of, state_of, usage_of
+from llmctl.run.asking import Ask, record_of, total_s_of, with_defaults
 from llmctl.run.attempt import AttemptRun, limits_of
-from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Hooks, Waiting
+from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, CallStarted, Decided, Hooks, Recalled, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from llmctl.core.catalog import Deployment, Settings
-    from llmctl.core.types import Request
-    from llmctl.routing.plan import Plan
     from llmctl.run.conform import Conformed
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.ports import Clock, Ledger, Transport
+    from llmctl.run.recall import Caching, Recall
     from llmctl.run.shared import Shared
     from llmctl.wire.base import Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One call to be made: what is asked, of whom, within which bounds, and under which labels."""
-
-    request: Request
-    plan: Plan
-    policy: Policy
-    command: str = "library"
-    tags: Mapping[str, str] = field(default_factory=dict)
-    session: str | None = None
-    keep_text: bool = True
-    buffered: bool = False
-    fixed_deadline: bool = False
-    """Whether the caller set the total deadline, so that it is not stretched for a slow local model."""
-    strict_params: bool = False
-    """Whether a parameter that a target cannot take is refused, instead of left out and said."""
-    prompt_tokens: int | None = None
-    """The input tokens as known by the caller; None: they are estimated."""
-    max_cost: int | None = None
-    """The most that the call may cost, in nano-dollars."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -72,6 +49,7 @@ class Engine:
     clock: Clock
     dice: Callable[[], float]
     hooks: Hooks = field(default_factory=Hooks)
+    caching: Caching | None = None
 
     def call(self, ask: Ask) -> CallRun:
         """A call, not yet begun."""
@@ -91,17 +69,13 @@ class CallRun:
         self._began = engine.clock.monotonic()
         now = engine.clock.now()
         self.prompt_tokens = estimate_prompt(ask.request) if ask.prompt_tokens is None else ask.prompt_tokens
-        policy = replace(ask.policy, total_s=_total_s(ask, self.prompt_tokens))
+        policy = replace(ask.policy, total_s=total_s_of(ask, self.prompt_tokens))
         self.call = Call(ask.plan, policy, started=now, dice=engine.dice)
-        self.record = CallRecord(
-            id=ulid(now, int(engine.dice() * (1 << 40)) << 40 | int(engine.dice() * (1 << 40))),
-            started_at=now,
-            command=ask.command,
-            model=ask.plan.name,
-            session=ask.session,
-            tags=ask.tags,
-            deadline_at=now + policy.total_s,
-        )
+        self.record = record_of(ask, now, engine.dice, policy.total_s)
+        self._recall: Recall | None = None
+        if engine.caching is not None and not ask.cache.off:
+            self._recall = engine.caching.of(ask, self.record.id)
+            self.record = replace(self.record, cache=self._recall.column)
         self.budgets = engine.settings.budgets.of_call(ask.plan.name, ask.tags, ask.max_cost)
         cap = 0 if ask.request.inputs else ask.request.params.max_tokens
         self._place = engine.shared.place(ask.plan, self.record.id, Size(self.prompt_tokens, cap))
@@ -114,6 +88,12 @@ class CallRun:
         self._shown = False
         self._begun = False
         self._conformed: Conformed | None = None
+        self._kept: Answer | None = None
+
+    @property
+    def uncached(self) -> str:
+        """What keeps the call out of the cache that it was meant to use, "" where nothing does."""
+        return self._recall.why if self._recall is not None else self.ask.cache.why
 
     async def whole(self) -> Answer:
         """The answer, once all its events have passed. Raises the error the call ended in."""
@@ -132,8 +112,15 @@ class CallRun:
         error: BaseException | None = None
         try:
             # Inside, so that a call which is stopped while its row is being written still completes it.
-            await engine.ledger.begin(self.record, transcript_of(self.ask.request) if self.ask.keep_text else None)
+            await engine.ledger.begin(self.record, prompt_of(self.ask))
             engine.hooks.tell(CallStarted(self.record, self.ask.plan))
+            self._kept = await self._recalled()
+            if self._kept is not None:
+                from llmctl.run.recall import replayed
+
+                for event in replayed(self._kept.completion):
+                    yield event
+                return
             async with aclosing(self._steps()) as steps:
                 async for event in steps:
                     yield event
@@ -149,6 +136,21 @@ class CallRun:
                 await self._place.release()
             finally:  # also when it is cancelled here, perhaps once more: the row is to be complete
                 await self._finish(error)
+
+    async def _recalled(self) -> Answer | None:
+        """The answer that is kept, or that an equal call is making; None where this call is to make it."""
+        if self._recall is None:
+            return None
+        from llmctl.run.recall import recalled
+
+        clock, hooks = self._engine.clock, self._engine.hooks
+        found = await self._recall.awaited(lambda: hooks.tell(Waiting(0.0, "an equal call is under way")))
+        took_s = clock.monotonic() - self._began
+        if found is None:
+            self._waited_s += took_s
+            return None
+        hooks.tell(Recalled(found.tier, clock.now() - found.entry.created_at, found.entry.served_by))
+        return recalled(found, self.ask, self.record, clock.now(), took_s * 1000)
 
     async def _steps(self) -> AsyncGenerator[Event, None]:
         clock, hooks = self._engine.clock, self._engine.hooks
@@ -235,7 +237,7 @@ class CallRun:
         self.call.heard(Failed(failed, engine.clock.now()) if failed else Ended())
         engine.hooks.tell(AttemptEnded(attempt, failed, self.record.id))
         if failed is None and self.last is not None:
-            self._conformed = self._judged(self.last)
+            self._conformed = self._shaped(self.last)
             if self._conformed is not None and self.ask.buffered:
                 yield Event(text=self._conformed.text)
                 held = [replace(event, text="") for event in held]
@@ -257,8 +259,10 @@ class CallRun:
 
         async def renew() -> None:
             while True:
-                await self._engine.clock.sleep(LEASE_S / 3)
+                await self._engine.clock.sleep(LEASE_S / 6)
                 await self._place.renew(deployment)
+                if self._recall is not None:
+                    await self._recall.renew()
 
         renewing = asyncio.create_task(renew())
         try:
@@ -270,6 +274,14 @@ class CallRun:
         """Complete the row, and the answer where there is one."""
         engine, run = self._engine, self.last
         latency_s = engine.clock.monotonic() - self._began
+        if self._kept is not None:
+            self.record = self._kept.record
+            if error is not None:
+                state, exit_code = state_of(error, Completion(), self.ask.request, self.exit_if_stopped)
+                self.record = replace(self.record, state=state, exit_code=exit_code, error="Cancelled")
+            self.answer = replace(self._kept, record=self.record) if error is None else None
+            await self._write_down(self._kept.text, error)
+            return
         completion = replace(run.completion(), usage=self._used) if run else Completion()
         parsed = None
         if self._conformed is not None:
@@ -310,27 +322,24 @@ class CallRun:
                 parsed=parsed,
                 maker=run.deployment.maker if run else "",
             )
-        text: str | None = completion.text or completion.refusal
+        if self._recall is not None:
+            await self._recall.landed(served if state == "ok" else None, self.record, completion, parsed)
+        await self._write_down(completion.text or completion.refusal, error)
+
+    async def _write_down(self, text: str | None, error: BaseException | None) -> None:
+        """Complete the row, and tell that the call has ended."""
+        engine, attempts = self._engine, tuple(self.attempts)
         if not self.ask.keep_text:  # a provider's message may quote the prompt or the answer: the class says enough
             text, attempts = None, tuple(replace(attempt, error=None) for attempt in attempts)
         await engine.ledger.complete(self.record, attempts, text)
         engine.hooks.tell(CallEnded(self.record, error, attempts, "embeddings" if self.ask.request.inputs else "chat"))
 
-    def _judged(self, run: AttemptRun) -> Conformed | None:
-        """The answer that had to have a shape, if it is whole and has it. Raises AnswerRejected when it has not.
-
-        Where tools were offered a call is none: also one that ended by "stop", as OpenAI ends those of a tool that the
-        choice named (github.com/vllm-project/vllm/pull/25054, read 2026-11-20).
-        """
-        request, finish = self.ask.request, run.fold.finish_reason
-        if request.response_format is None or finish not in ("stop", "tool_calls"):
+    def _shaped(self, run: AttemptRun) -> Conformed | None:
+        if self.ask.request.response_format is None:
             return None
-        made = run.completion()
-        if request.tools and (finish == "tool_calls" or (made.tool_calls and not made.text)):
-            return None
-        from llmctl.run.conform import judged
+        from llmctl.run.conform import shaped
 
-        return judged(made, request.response_format, run.deployment)
+        return shaped(run.completion(), self.ask.request, run.deployment)
 
     def _route(self) -> dict[str, Any]:
         """How the one who answered was chosen."""
@@ -338,13 +347,3 @@ class CallRun:
         before = ", ".join(f"{a.outcome} at {a.deployment}" for a in self.attempts[:-1])
         reason = f"after {before}: {self._reason}" if before else self._reason
         return {"strategy": self.ask.policy.strategy or link.group.strategy, "reason": reason, "complexity": None}
-
-
-def _total_s(ask: Ask, prompt_tokens: int) -> float:
-    """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
-    total_s = ask.policy.total_s
-    if ask.fixed_deadline or not any(deployment.is_local for deployment in ask.plan.deployments):
-        return total_s
-    from llmctl.run.local import first_token_s
-
-    return total_s + first_token_s(prompt_tokens)

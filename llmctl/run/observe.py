@@ -61,6 +61,14 @@ class AttemptEnded(NamedTuple):
     call_id: str = ""
 
 
+class Recalled(NamedTuple):
+    """The answer was kept: found in `tier`, `age_s` old, first given by `served_by`."""
+
+    tier: str
+    age_s: float
+    served_by: str
+
+
 class CallEnded(NamedTuple):
     """The call ended, whatever the end was; the row is complete. `operation` is as OpenTelemetry calls it."""
 
@@ -70,7 +78,7 @@ class CallEnded(NamedTuple):
     operation: Literal["chat", "embeddings"] = "chat"
 
 
-Notice = CallStarted | Decided | AttemptStarted | Waiting | AttemptEnded | CallEnded
+Notice = CallStarted | Decided | AttemptStarted | Waiting | AttemptEnded | Recalled | CallEnded
 
 
 class Hooks:

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 from llmctl._version import __version__
 from llmctl.core.errors import HINTS, BadResponse, ConfigInvalid, ConnectionFailed, LlmctlError, TimedOut
-from llmctl.run.endpoint import is_loopback
+from llmctl.run.address import is_loopback
 
 if "httpx" not in sys.modules:
     # `import httpx` loads its own command line when click and rich are there (27 ms). It is optional to httpx itself:

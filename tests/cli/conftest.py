@@ -121,3 +121,9 @@ class Cli:
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
+
+
+@pytest.fixture
+def uncached(cli: Cli) -> None:
+    """Equal calls are each made: for tests of what calls do, not of what is kept of them."""
+    cli.environ["LLMCTL_CACHE"] = "off"

@@ -107,9 +107,10 @@ def test_a_json_error_says_what_the_provider_asked_for(cli):
 def test_stdout_is_the_text_byte_for_byte_and_a_newline_if_there_is_none(cli, said, printed):
     pieces = [said[i : i + 3] for i in range(0, len(said), 3)]
     with FaultServer(stream(*pieces)) as server:
-        for words in ((), ("--no-stream",)):
+        for words in (("--cache", "off"), ("--no-stream",), ("-q",)):  # the last one is answered from the cache
             done = cli.to(server).ask("hi", *words)
             assert (done.code, done.out, done.err) == (0, printed, "")
+    assert [call["state"] for call in cli.calls()] == ["ok", "ok", "cached"]
 
 
 @pytest.mark.parametrize(
@@ -177,7 +178,7 @@ def test_an_answer_cut_by_its_own_max_tokens_is_a_success_with_one_line(cli):
 
 def test_a_retry_is_one_line_on_stderr_that_q_silences(cli):
     with FaultServer(status(503), "ok", status(503), "ok") as server:
-        loud, quiet = cli.to(server).ask("hi", "--retries", "1"), cli.ask("hi", "--retries", "1", "-q")
+        loud, quiet = cli.to(server).ask("hi", "--retries", "1"), cli.ask("hi!", "--retries", "1", "-q")
     assert (loud.code, quiet.code, loud.out) == (0, 0, quiet.out)
     assert loud.err == "llmctl: retry: asking openai/m after Unavailable: HTTP 503: no\n"
     assert quiet.err == ""

@@ -17,6 +17,8 @@ from llmctl.cli import cost_budget
 if TYPE_CHECKING:
     from .conftest import Cli
 
+pytestmark = pytest.mark.usefixtures("uncached")
+
 HELD = 74_000 + 100 * 10_000
 """The worst case in nano-dollars of "hi" with at most 100 tokens of answer, as the server here counts it."""
 WORST = stream("Hel", then=(FINISH, usage(74, 100), DONE))

@@ -21,6 +21,8 @@ from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.limits import LEASE_S
 from llmctl.run.clock import SystemClock
 
+pytestmark = pytest.mark.usefixtures("uncached")
+
 MINUTE_S = 60.0
 CROWD = """
 import json, os, sys

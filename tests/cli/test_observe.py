@@ -23,6 +23,8 @@ from .conftest import KEY
 if TYPE_CHECKING:
     from .conftest import Cli, Done
 
+pytestmark = pytest.mark.usefixtures("uncached")
+
 PROMPT = "the prompt that nobody is told"
 TAKEN = raw(b"", 200, {"content-type": "application/x-protobuf"})
 BIG = "[models.m]\nmodel = 'openai/m'\nprice = { input = 2.0, output = 10.0 }\nfallbacks = ['second']\n"

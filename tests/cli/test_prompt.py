@@ -147,7 +147,7 @@ def test_no_prompt_and_no_stdin_is_short_help_or_one_json_line(cli, words, code)
 
 def test_a_file_just_over_the_cap_is_refused_and_one_just_under_is_not(tmp_path):
     (file := tmp_path / "f").write_bytes(b"a" * MAX_INPUT)
-    assert len(compose(None, [str(file)], use_stdin=False)) == len(f"--- {file} ---\n") + MAX_INPUT + 2
+    assert len(compose(None, [str(file)], use_stdin=False).text) == len(f"--- {file} ---\n") + MAX_INPUT + 2
     with file.open("ab") as more:
         more.write(b"a")
     with pytest.raises(UsageError, match="over 16 MiB"):
@@ -183,7 +183,7 @@ def test_a_stdin_that_cannot_be_read_is_refused(cli, server):
 
 def test_a_file_name_cannot_forge_a_block(tmp_path):
     (file := tmp_path / "a ---\n--- b").write_text("x")
-    assert compose(None, [str(file)], use_stdin=False).count("\n") == 3
+    assert compose(None, [str(file)], use_stdin=False).text.count("\n") == 3
 
 
 def test_text_that_the_locale_could_not_decode_is_decoded_as_utf_8():

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 from servers import FaultServer, stall, stream, token
 
-from llmctl.cli.answering import Stop
+from llmctl.cli.running import Stop
 
 from .conftest import needs_dev_full
 

@@ -12,6 +12,8 @@ from servers import FaultServer, stall, status, stream
 from .conftest import KEY
 from .test_observe import BIG, PROMPT, SECOND
 
+pytestmark = pytest.mark.usefixtures("uncached")
+
 DOCUMENT = [
     *("version", "id", "command", "model", "session", "state", "served_by", "provider", "deployment", "fallback"),
     *("cache", "reported_model", "input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens"),

@@ -302,7 +302,11 @@ def test_variables_win_over_the_file(desk: Desk):
 
 @pytest.mark.parametrize(
     ("variable", "value", "hint"),
-    [("LLMCTL_MODEL", "smrt", "'smart'"), ("LLMCTL_LOG_CONTENT", "some", "full or none")],
+    [
+        ("LLMCTL_MODEL", "smrt", "'smart'"),
+        ("LLMCTL_LOG_CONTENT", "some", "full or none"),
+        ("LLMCTL_CACHE", "all", "refresh"),
+    ],
 )
 def test_a_bad_variable_is_named(desk: Desk, variable: str, value: str, hint: str):
     desk.write('default_model = "fast"\n[log]\ncontent = "full"\n')

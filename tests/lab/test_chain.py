@@ -13,8 +13,9 @@ from llmctl.core.build import build
 from llmctl.core.errors import CLASSES, MATRIX, MissingCredential, UsageError
 from llmctl.core.snapshot import Snapshot
 from llmctl.lab.chain import Chain, End, read_chain, weak_points, with_chain
-from llmctl.routing.call import Call, Done, Ended, Fail, Failed, Policy, Send, Wait
+from llmctl.routing.call import Call, Done, Ended, Fail, Failed, Send, Wait
 from llmctl.routing.plan import credential_key, make_plan
+from llmctl.routing.policy import Policy
 
 if TYPE_CHECKING:
     from llmctl.core.catalog import Catalog, Deployment

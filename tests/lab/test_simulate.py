@@ -14,8 +14,8 @@ from llmctl.lab.simulate import Result, World, simulate
 from llmctl.lab.traces import Row, denser
 from llmctl.routing.balance import STRATEGIES
 from llmctl.routing.book import Keys
-from llmctl.routing.call import Policy
 from llmctl.routing.plan import make_plan
+from llmctl.routing.policy import Policy
 
 PRICE = {"input": 1.0, "output": 2.0}
 

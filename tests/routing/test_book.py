@@ -23,8 +23,9 @@ from llmctl.core.errors import (
 from llmctl.core.snapshot import RETRY_BUDGET_FLOOR, RETRY_BUDGET_FULL, DeploymentState, Said, Snapshot
 from llmctl.core.types import Params
 from llmctl.routing.book import Book, Keys, Size, step
-from llmctl.routing.call import Call, Fail, Failed, Policy, Send, Wait, credential_key
+from llmctl.routing.call import Call, Fail, Failed, Send, Wait, credential_key
 from llmctl.routing.limits import CONNECT_S, LEASE_S, MINUTE_S
+from llmctl.routing.policy import Policy
 from llmctl.routing.settle import Outcome, _merged
 from tests.routing.town import T0, Strict, Town, deployment, keys_of, plan_of
 

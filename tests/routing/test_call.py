@@ -40,13 +40,13 @@ from llmctl.routing.call import (
     Ended,
     Fail,
     Failed,
-    Policy,
     Send,
     Shown,
     Wait,
     credential_key,
 )
 from llmctl.routing.plan import Link, Plan
+from llmctl.routing.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,9 +11,10 @@ from llmctl.core.build import build
 from llmctl.core.errors import MissingCredential, NoCapacity
 from llmctl.core.snapshot import DeploymentState, Snapshot
 from llmctl.routing.balance import STRATEGIES
-from llmctl.routing.call import Call, Fail, Policy, Send, Wait
+from llmctl.routing.call import Call, Fail, Send, Wait
 from llmctl.routing.explain import LATER, OTHERS, breaker, explain, span
 from llmctl.routing.plan import make_plan
+from llmctl.routing.policy import Policy
 
 if TYPE_CHECKING:
     from llmctl.core.catalog import Deployment

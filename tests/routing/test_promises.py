@@ -14,7 +14,8 @@ import pytest
 
 from llmctl.core.errors import ContextExceeded, InvalidRequest, LlmctlError, RateLimited, Unavailable
 from llmctl.routing.balance import STRATEGIES
-from llmctl.routing.call import Done, Fail, Policy
+from llmctl.routing.call import Done, Fail
+from llmctl.routing.policy import Policy
 from tests.routing.town import PATIENT, T0, Strict, Town, deployment, plan_of, starts
 
 if TYPE_CHECKING:

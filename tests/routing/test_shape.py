@@ -11,8 +11,9 @@ import pytest
 
 from llmctl.core.errors import RateLimited, Unauthorized, Unavailable
 from llmctl.routing.book import Book, Size
-from llmctl.routing.call import Call, Policy, Send
+from llmctl.routing.call import Call, Send
 from llmctl.routing.health import clear
+from llmctl.routing.policy import Policy
 from llmctl.routing.settle import Outcome
 from llmctl.routing.shape import is_whole
 from tests.routing.town import T0, Metered, Town, deployment, keys_of, plan_of

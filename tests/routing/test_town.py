@@ -13,8 +13,9 @@ from llmctl.core import errors
 from llmctl.core.catalog import Group
 from llmctl.core.errors import CLASSES, LlmctlError
 from llmctl.routing.balance import STRATEGIES
-from llmctl.routing.call import Done, Fail, Policy
+from llmctl.routing.call import Done, Fail
 from llmctl.routing.plan import Link, Plan
+from llmctl.routing.policy import Policy
 from tests.routing.town import T0, Strict, Town, deployment
 
 if TYPE_CHECKING:

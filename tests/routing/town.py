@@ -15,9 +15,10 @@ from llmctl.core.catalog import Deployment, Group, Limits, Provider
 from llmctl.core.errors import RateLimited
 from llmctl.core.snapshot import Said
 from llmctl.routing.book import Book, Keys, Size, step
-from llmctl.routing.call import Call, Done, Ended, Fail, Failed, Policy, Send, Wait
+from llmctl.routing.call import Call, Done, Ended, Fail, Failed, Send, Wait
 from llmctl.routing.limits import LEASE_S
 from llmctl.routing.plan import Link, Plan
+from llmctl.routing.policy import Policy
 from llmctl.routing.settle import Outcome
 
 if TYPE_CHECKING:

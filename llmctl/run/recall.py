@@ -1,0 +1,277 @@
+"""One call's way to the cache: look, wait for an equal call that is under way, keep what came.
+
+The rules are in `core/caching`, the keys in `core/scope`, the store is behind the port `Cache`. Whatever fails here is
+a miss: no call is stopped, or answered wrongly, because of the cache. A start that finds its answer has no event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmctl.core.caching import Asked, Entry, expires_at, packed, unfit, unpacked
+from llmctl.core.canonical import canonical
+from llmctl.core.errors import LlmctlError
+from llmctl.core.record import Answer
+from llmctl.core.scope import Key, digest, key_of, question_of, scope_of
+from llmctl.core.screen import screen
+from llmctl.core.types import Completion, Event, Text, ToolCallDelta
+from llmctl.run.accounts import prompt_of
+from llmctl.run.asking import record_of, with_defaults
+from llmctl.run.observe import CallEnded, CallStarted, Recalled
+from llmctl.store.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from llmctl.core.caching import Flight, Found
+    from llmctl.core.catalog import Deployment
+    from llmctl.core.record import CallRecord
+    from llmctl.run.asking import Ask
+    from llmctl.run.endpoint import Endpoints
+    from llmctl.run.observe import Hooks
+    from llmctl.run.ports import Cache, Clock
+    from llmctl.store.ledger import SqliteLedger
+
+T = TypeVar("T")
+LEASE_S = 15.0
+"""How long those who ask the same wait for a leader that says nothing more: it may be dead."""
+_PAUSES_S = (0.02, 0.2)
+_PIECE = 160
+
+
+@dataclass(slots=True, eq=False)
+class Caching:
+    """What all calls of a client share of the cache."""
+
+    cache: Cache
+    endpoints: Endpoints
+    clock: Clock
+    dice: Callable[[], float]
+    worker: Worker = field(default_factory=lambda: Worker("llmctl-cache"))
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """What `work()` returns, kept off the event loop; done even if the wait is cancelled."""
+        return await self.worker.run(work, to_the_end=True) if self.cache.blocks else work()
+
+    def of(self, ask: Ask, call_id: str) -> Recall:
+        """The way of one call."""
+        return Recall(self, ask, call_id)
+
+
+class Recall:
+    """The way of one call. `why` says what keeps it out of the cache, "" where nothing does."""
+
+    def __init__(self, caching: Caching, ask: Ask, call_id: str) -> None:
+        self._caching = caching
+        self._ask = ask
+        self._call_id = call_id
+        self._question = question_of(ask.request)
+        self._text = "\n".join(self._question)
+        self._canonical: str | None = None
+        self._flight: bytes | None = None
+        use = ask.cache
+        self.why = use.why or "the cache is off" if use.off else self._kept_out()
+        self._keys = () if self.why or not use.tiers else tuple(filter(None, map(self._key, ask.plan.own)))
+        self._asked = Asked(call_id, self._text if ask.keep_text else None)
+
+    def _kept_out(self) -> str:
+        """Why a prompt that is asked is not for the cache; the canonical text is found here, for those that are."""
+        if not self._question:
+            return "the last turn is not the user's"
+        reason = screen(self._text)
+        if reason and self._ask.cache.screened:
+            return f"the prompt is {reason}"
+        only_text = all(isinstance(part, Text) for part in self._ask.request.messages[-1].parts)
+        if not reason and only_text and len(self._question) == 1:
+            self._canonical = canonical(self._text)
+        return ""
+
+    def _key(self, deployment: Deployment) -> Key | None:
+        """Where the answer of `deployment` is; None where that cannot be said."""
+        use, endpoints = self._ask.cache, self._caching.endpoints
+        try:
+            request = with_defaults(self._ask.request, deployment.params)
+            address, headers = endpoints.address(deployment), endpoints.headers(deployment)[0]
+            scope = scope_of(request, deployment, address, headers, use.documents, use.namespace)
+        except (LlmctlError, ValueError, RecursionError):
+            return None
+        return key_of(scope, self._question, self._canonical)
+
+    @property
+    def column(self) -> str:
+        """What the ledger says of the cache before anything is found."""
+        return "off" if self.why else "miss"
+
+    # ---------------------------------------------------------------- looking
+
+    def find(self) -> Found | None:
+        """The kept answer, if there is one. Blocks for a query."""
+        if not self._keys:
+            return None
+        use = self._ask.cache
+        return self._caching.cache.find(self._keys, use.tiers, self._asked, self._caching.clock.now(), use.ttl_s)
+
+    async def awaited(self, waiting: Callable[[], object]) -> Found | None:
+        """The kept answer, also of an equal call that is under way: `waiting` is told when it is waited for.
+
+        None when this call is to ask; then the others wait until it `landed`.
+        """
+        if not self._keys:
+            return None
+        if not self._ask.cache.keeps:
+            return await self._caching.do(self.find)
+        clock, flight = self._caching.clock, digest(sorted(key.exact.hex() for key in self._keys))
+        since, pause_s = clock.now(), _PAUSES_S[0]
+        patient_until = clock.monotonic() + self._ask.policy.total_s
+        while clock.monotonic() < patient_until:
+            answer = await self._caching.do(lambda: self._claim(flight, since))
+            if answer.found is not None or answer.alone:
+                return answer.found
+            if answer.leads:
+                return None
+            if pause_s == _PAUSES_S[0]:
+                waiting()
+            await clock.sleep(pause_s * (1 + self._caching.dice()) / 2)
+            pause_s = min(2 * pause_s, _PAUSES_S[1])
+        return None
+
+    def _claim(self, flight: bytes, since: float) -> Flight:
+        use = self._ask.cache
+        answer = self._caching.cache.claim(
+            flight,
+            self._keys,
+            use.tiers,
+            self._asked,
+            self._caching.clock.now(),
+            ttl_s=use.ttl_s,
+            lease_s=LEASE_S,
+            since=since,
+        )
+        if answer.leads:
+            self._flight = flight
+        return answer
+
+    async def renew(self) -> None:
+        """Hold on to the lead, if this call has it."""
+        flight, now = self._flight, self._caching.clock.now()
+        if flight is not None:
+            await self._caching.do(lambda: self._caching.cache.renew(flight, self._call_id, now, LEASE_S))
+
+    # ---------------------------------------------------------------- keeping
+
+    async def landed(
+        self, served: Deployment | None, record: CallRecord, completion: Completion, parsed: Any = None
+    ) -> None:
+        """The call has ended: keep its answer under the one who gave it, if it may be kept, and let the others know.
+
+        `served` is None where the call did not end well. One that was stopped leaves its lead to whoever waits.
+        """
+        flight, self._flight = self._flight, None
+        entry = self._entry(served, record, completion, parsed) if served is not None else None
+        if flight is None and entry is None:
+            return
+        cache, now = self._caching.cache, self._caching.clock.now()
+
+        def land() -> None:
+            kept = entry is not None and cache.put(entry, now)
+            if flight is not None:
+                own = kept and entry is not None and any(entry.key.exact == key.exact for key in self._keys)
+                cache.land(flight, self._call_id, now, gave_up=not own and record.state != "cancelled")
+
+        await self._caching.do(land)
+
+    def _entry(self, served: Deployment, record: CallRecord, made: Completion, parsed: Any) -> Entry | None:
+        use = self._ask.cache
+        if self.why or not use.keeps or unfit(made):
+            return None
+        key = self._key(served)
+        if key is None:
+            return None
+        now = self._caching.clock.now()
+        return Entry(
+            id=self._call_id,
+            key=key,
+            created_at=now,
+            expires_at=expires_at(now, use.ttl_s, self._caching.dice()),
+            group=self._ask.plan.name,
+            served_by=served.served_by,
+            provider=served.provider.name,
+            deployment=served.id,
+            prompt=self._text,
+            answer=packed(made, parsed, served.maker),
+            cost_nanousd=record.cost_nanousd,
+            documents=use.documents,
+        )
+
+
+def answered_now(caching: Caching, ask: Ask, ledger: SqliteLedger, hooks: Hooks) -> Answer | None:
+    """The kept answer, booked, for a caller without an event loop; None where there is none: nothing was written."""
+    began, now = caching.clock.monotonic(), caching.clock.now()
+    record = record_of(ask, now, caching.dice, ask.policy.total_s)
+    found = caching.of(ask, record.id).find()
+    if found is None:
+        return None
+    answer = recalled(found, ask, record, now, (caching.clock.monotonic() - began) * 1000)
+    ledger.begin_now(answer.record, prompt_of(ask))
+    hooks.tell(CallStarted(answer.record, ask.plan))
+    hooks.tell(Recalled(found.tier, now - found.entry.created_at, found.entry.served_by))
+    ledger.complete_now(answer.record, (), answer.text if ask.keep_text else None)
+    hooks.tell(CallEnded(answer.record))
+    return answer
+
+
+def recalled(found: Found, ask: Ask, record: CallRecord, now: float, latency_ms: float) -> Answer:
+    """The answer that `found` gives to the call of `record`: it costs nothing, and saves what the entry had cost.
+
+    Raises ValueError for an entry that is no answer.
+    """
+    entry, strategy = found.entry, ask.policy.strategy or ask.plan.links[0].group.strategy
+    made = unpacked(entry.answer)
+    booked = replace(
+        record,
+        state="cached",
+        cache=found.tier,
+        finished_at=record.started_at + latency_ms / 1000,
+        served_by=entry.served_by,
+        provider=entry.provider,
+        deployment=entry.deployment,
+        reported_model=made.reported_model or None,
+        system_fingerprint=made.system_fingerprint or None,
+        input_tokens=0,
+        output_tokens=0,
+        cost_nanousd=0,
+        saved_nanousd=entry.cost_nanousd or 0,
+        latency_ms=latency_ms,
+        overhead_ms=latency_ms,
+        finish_reason=made.finish_reason,
+        exit_code=0,
+    )
+    return Answer(
+        record=booked,
+        completion=made,
+        attempts=(),
+        route={
+            "strategy": strategy,
+            "reason": f"answered from the cache ({found.tier})",
+            "complexity": None,
+        },
+        parsed=entry.answer.get("parsed"),
+        maker=str(entry.answer.get("maker", "")),
+        cache_age_s=max(0.0, now - entry.created_at),
+    )
+
+
+def replayed(made: Completion) -> Iterator[Event]:
+    """The events of a kept answer: what was streamed once is streamed again, without the waiting."""
+    if made.reasoning:
+        yield Event(reasoning=made.reasoning)
+    for begin in range(0, len(made.text), _PIECE):
+        yield Event(text=made.text[begin : begin + _PIECE])
+    calls = tuple(ToolCallDelta(n, c.id, c.name, c.arguments, c.signature) for n, c in enumerate(made.tool_calls))
+    yield Event(
+        tool_calls=calls,
+        finish_reason=made.finish_reason,
+        reported_model=made.reported_model,
+        system_fingerprint=made.system_fingerprint,
+    )
