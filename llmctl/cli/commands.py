@@ -18,19 +18,24 @@ if TYPE_CHECKING:
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "ask": ("llmctl.cli.ask", "Ask for one answer; stdin is joined to the prompt."),
+    "chat": ("llmctl.cli.chat", "Talk with a model, in a conversation that is kept and resumes."),
     "embed": ("llmctl.cli.embed", "Turn texts into vectors, in batches."),
     "route": ("llmctl.cli.route", "Show how targets are chosen and fare; clear their cooldowns."),
     "fallback": ("llmctl.cli.fallback", "Show what a chain does when its links fail, and rehearse it."),
     "cost": ("llmctl.cli.cost", "Report what calls cost, what budgets have left, and the prices."),
     "ledger": ("llmctl.cli.ledger", "List, search, export, prune and check the calls that were made."),
+    "cache": ("llmctl.cli.cache", "Show, explain and remove the answers that are kept."),
     "models": ("llmctl.cli.models", "Show and compare models; fetch the weights of the embedded one."),
-    "config": ("llmctl.cli.config", "Write, show and check the configuration."),
+    "config": ("llmctl.cli.config", "Write, change, show and check the configuration."),
+    "keys": ("llmctl.cli.keys", "Keep keys of providers in a private file; list and remove them."),
+    "doctor": ("llmctl.cli.doctor", "Check what is set up here, and what keeps it from working."),
+    "help": ("llmctl.cli.help", "Explain exit codes, configuration, environment and stdin."),
     "completion": ("llmctl.cli.completion", "Print the shell completion script for bash, zsh or fish."),
 }
 """Command -> the module whose `app` it is, and the one line of the overview."""
 
 
-LATER = ("chat", "compare", "batch", "cache", "keys", "serve", "doctor", "help")
+LATER = ("compare", "batch", "serve")
 """Commands of the design that this version does not have yet."""
 
 

@@ -30,7 +30,11 @@ _WHOLE = ("id", "started", "state")
 _SPARE = ("served_by", "started", "error", "cost_usd", "in", "out")
 
 
-@app.command(epilog=examples("sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'"))
+@app.command(
+    epilog=examples(
+        "llmctl ledger path", "sqlite3 $(llmctl ledger path) 'select model, count(*) from calls group by 1'"
+    )
+)
 def path(ctx: typer.Context) -> None:
     """Print where the ledger file is."""
     output.write(f"{of(ctx).places.ledger}\n")
@@ -114,7 +118,7 @@ def _row(call: dict[str, Any]) -> dict[str, Any]:
 
     cost, took = usd(call["cost_nanousd"]), call["latency_ms"]
     return {
-        "started": _local(call["started_at"]),
+        "started": local(call["started_at"]),
         "in": call["input_tokens"],
         "out": call["output_tokens"],
         "cost_usd": None if cost is None else f"{cost:.6f}",
@@ -128,7 +132,7 @@ def _print_call(call: dict[str, Any]) -> None:
     for name, value in call.items():
         if name in ("attempts", "prompt", "answer") or value is None or value == {}:
             continue
-        shown = f"{value} ({_local(value)})" if name in ("started_at", "finished_at") else plain(value)
+        shown = f"{value} ({local(value)})" if name in ("started_at", "finished_at") else plain(value)
         output.write(f"{name}: {shown}\n")
     for attempt in call["attempts"]:
         facts = ", ".join(f"{key} {value}" for key, value in attempt.items() if value not in (None, "", call["id"]))
@@ -138,7 +142,8 @@ def _print_call(call: dict[str, Any]) -> None:
             output.write(f"\n--- {name} ---\n{output.safe(call[name])}\n")
 
 
-def _local(instant: float) -> str:
+def local(instant: float) -> str:
+    """An instant by this computer's clock."""
     from datetime import datetime
 
     try:

@@ -98,7 +98,7 @@ def prune(
     found = run(dry=True)
     what = f"{found['matched']} call{'s' * (found['matched'] != 1)} older than {older_than}"
     what = f"the prompts and answers of {what}" if texts else what
-    if not dry_run and (not found["matched"] or _agreed(what, yes=yes)):
+    if not dry_run and (not found["matched"] or agreed(what, yes=yes)):
         found = run(dry=False)
     elif not dry_run:
         found["dry_run"] = False
@@ -113,7 +113,7 @@ def prune(
         output.say(f"these may hold old prompts too, and were left alone: {', '.join(found['also_in'])}")
 
 
-def _agreed(what: str, *, yes: bool) -> bool:
+def agreed(what: str, *, yes: bool) -> bool:
     """Whether it may be done. Raises UsageError where nobody can be asked."""
     from llmctl.cli.fetching import confirmed
     from llmctl.core.errors import UsageError
