@@ -29,12 +29,20 @@ class Format(StrEnum):
     npy = "npy"
 
 
+class Cache(StrEnum):
+    """What the cache is for: `core.caching.MODES`, of which vectors know the exact ones."""
+
+    off = "off"
+    exact = "exact"
+    refresh = "refresh"
+
+
 @app.command(
     epilog=examples(
         'llmctl embed -m text-embedding-3-small "a text"',
         "llmctl embed -m gemini-embedding-001 -f a.txt -f b.txt -o vectors.json",
         "cat lines.txt | llmctl embed -m text-embedding-3-small --lines -o v.json",
-        "llmctl embed --jsonl -f corpus.jsonl --format npy -o corpus.npy -j 8",
+        "llmctl embed -m gemini-embedding-001 --jsonl -f c.jsonl --format npy > c.npy",
     )
 )
 def embed(
@@ -62,6 +70,9 @@ def embed(
         str | None, typer.Option("-o", "--output", metavar="FILE", help="Write to FILE, not to stdout.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document; errors as JSON too.")] = False,
+    cache: Annotated[
+        Cache | None, typer.Option("--cache", help="What is kept is not sent (exact, the default); refresh: keep anew.")
+    ] = None,
     tag: Tag = None,
     strategy: ByStrategy = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time allowed for each request: 30s, 5m.")] = None,
@@ -83,6 +94,7 @@ def embed(
         "timeout": seconds("--timeout", timeout),
         "tags": dict(tags_of(tag or [])),
         "log": not no_log,
+        "cache": cache and cache.value,
         "command": "embed",
     }
     items = _items(text, file or [], lines=lines, jsonl=jsonl)

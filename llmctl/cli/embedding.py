@@ -7,15 +7,15 @@ from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from llmctl.cli.answering import EXIT_PIPE, Stop
 from llmctl.cli.notes import Notes
-from llmctl.cli.output import Out
+from llmctl.cli.output import Out, say
+from llmctl.cli.running import EXIT_PIPE, Stop
 from llmctl.cli.vectors import WRITERS, Lines, Target
 from llmctl.client import Client
 from llmctl.core.errors import LlmctlError, OutputFailed, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from llmctl.cli.context import Context
     from llmctl.cli.texts import Item
@@ -40,11 +40,15 @@ def write_vectors(
     try:
         run = client.embedding(_noted(items, ids), **options)
         with Target(output, out) as target:
-            return asyncio.run(_run(run, ids, WRITERS[shape](target), notes, out))
+            code = asyncio.run(_run(run, ids, lambda: WRITERS[shape](target), notes, out))
     except LlmctlError as error:
         hint = error.hint.partition(" or try the embedded model")[0].rstrip(",;")
         error.hint = hint.replace(" with --fallback", " with -m")
         raise
+    else:
+        if run.tally.count and not (quiet or code):
+            say(f"cache hit: {run.tally.count} of {run.done} vectors")
+        return code
     finally:
         notes.end(client)
 
@@ -56,17 +60,19 @@ def _noted(items: Iterator[Item], ids: Ids) -> Iterator[str]:
         yield text
 
 
-async def _run(run: EmbedRun, ids: Ids, writer: Writer, notes: Notes, out: Out) -> int:
+async def _run(run: EmbedRun, ids: Ids, writing: Callable[[], Writer], notes: Notes, out: Out) -> int:
     stop = Stop(run, out)
     notes.watch()
+    writer: Writer | None = None
     written = 0
     try:
         async with aclosing(run.vectors()) as several:
             async for vectors in several:
                 notes.erase()
+                writer = writer or writing()
                 _add(writer, [(ids.popleft(), vector) for vector in vectors], run)
                 written += len(vectors)
-        writer.end(run.result())
+        (writer or writing()).end(run.result())
     except (asyncio.CancelledError, KeyboardInterrupt):
         if not stop.exit_code:
             raise

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import stat
 import sys
 import tempfile
 from array import array
@@ -36,14 +38,15 @@ class Writer(Protocol):
 
 
 class Target:
-    """Where vectors go: stdout, or the file of `-o`, which is opened (and emptied) before anything is paid for."""
+    """Where vectors go: stdout, or the file of `-o`, opened before anything is sent, emptied with the first ones."""
 
     def __init__(self, path: str | None, out: Out) -> None:
         """Raises UsageError when there can be no such file."""
         self._out = out
         self._files = ExitStack()
+        self._emptied = False
         try:
-            self.file = None if path is None else self._files.enter_context(open(path, "wb"))  # noqa: SIM115 - it is one
+            self.file = None if path is None else self._files.enter_context(open(path, "wb", opener=_as_it_is))  # noqa: SIM115 - it is one
         except (OSError, ValueError) as error:
             what = getattr(error, "strerror", None) or error
             raise UsageError(f"--output {path}: {what}", hint="check the path") from error
@@ -58,6 +61,7 @@ class Target:
     def spool(self) -> BinaryIO:
         """A file to write in any order: the target itself where it can be, else a temporary one."""
         if self.file is not None and self.file.seekable():
+            self._empty()
             return self.file
         return cast("BinaryIO", self._files.enter_context(tempfile.TemporaryFile()))
 
@@ -67,6 +71,7 @@ class Target:
             self._out.write(data)
             return
         try:
+            self._empty()
             self.file.write(data if isinstance(data, bytes) else data.encode("utf-8", "replace"))
             self.file.flush()
         except BrokenPipeError:
@@ -75,6 +80,16 @@ class Target:
             raise OutputFailed(
                 f"--output cannot be written: {error.strerror}", hint="check where it points to"
             ) from error
+
+    def _empty(self) -> None:
+        """Take away what the file held: a run that ends before its first vectors leaves it alone."""
+        if self.file is not None and not self._emptied and stat.S_ISREG(os.fstat(self.file.fileno()).st_mode):
+            self.file.truncate(0)
+        self._emptied = True
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def shortest(vector: array[float]) -> list[str]:
@@ -141,6 +156,8 @@ class Document:
             "dimensions": len(self._rows[0][1]) if self._rows else 0,
             "usage": asdict(total.usage),
             "cost_usd": total.cost_usd,
+            "saved_usd": total.saved_usd,
+            "cached": total.cached,
             "calls": total.calls,
         }
         self._target.write(json.dumps(said, indent=2)[:-2] + ',\n  "vectors": [')

@@ -2,7 +2,8 @@
 
 Each batch is a call with a row, retries and cooldowns of its own, and with the total clock only. It never falls back:
 vectors of two models cannot be compared, so the deployments that may answer must be of one model. The first batch that
-fails ends them all. At most `parallel` batches are in memory, however many texts there are.
+fails ends them all. Texts whose vectors the cache has are not asked for, and equal ones near each other once: batches
+are filled with what is left. However many texts there are, some batches and `AHEAD` kept vectors are in memory.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llmctl.core import caching
 from llmctl.core.errors import BadResponse, LlmctlError, UsageError
 from llmctl.core.money import usd
-from llmctl.core.support import supports
 from llmctl.core.types import Params, Request, Usage
-from llmctl.routing.plan import make_plan
 from llmctl.run import asking
-from llmctl.run.batches import at_once, batches, checked, in_thread
-from llmctl.run.engine import Ask
+from llmctl.run.asking import Ask
+from llmctl.run.batches import Pile, Place, at_once, checked, in_thread, windows
+from llmctl.run.embeddable import GROUP, group_of, plan_of
+from llmctl.run.vector_cache import Tally, VectorCache, booked, common_size
 
 if TYPE_CHECKING:
     from array import array
@@ -29,27 +31,27 @@ if TYPE_CHECKING:
 
     from llmctl.core.catalog import Catalog, Deployment
     from llmctl.core.record import Answer
-    from llmctl.routing.plan import Obstacle, Plan
+    from llmctl.run.batches import Batch
     from llmctl.run.engine import CallRun, Engine
 
     Texts = tuple[str, ...]
     Vectors = tuple[array[float], ...]
 
-GROUP = "embed"
-"""The model group that embeds when no model is named; a chat model is no default for vectors."""
-_ABLE = (
-    "ask one that has: openai/text-embedding-3-small, gemini/gemini-embedding-001, mistral/mistral-embed, ollama/..."
-)
 BATCH, BATCH_TOKENS = 256, 100_000
 """The most texts and estimated tokens of one request; a provider's own limits are `embed_batch` and `embed_tokens`."""
 MOST_PARALLEL = 256
+AHEAD = 4096
+"""How many kept vectors may wait for one before them: so far texts are read to fill a batch with those to be asked."""
+SILENCE_S = 0.1
+"""How long a batch that is not full waits for a text that is not yet there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
     """The vectors of some texts, in their order: 32-bit floats. `calls` are the ids of the ledger's rows.
 
-    `served_by` and `reported_model` name everyone who answered. `cost_usd` is None when any price is unknown.
+    `served_by` and `reported_model` name everyone who answered. `cost_usd` is None when any price is unknown. `cached`
+    is how many are from the cache, and `saved_usd` what those had cost, as far as that is known.
     """
 
     vectors: Vectors
@@ -59,6 +61,8 @@ class Embeddings:
     usage: Usage = Usage()  # noqa: RUF009 - frozen, so it may be shared
     cost_usd: float | None = 0.0
     calls: tuple[str, ...] = ()
+    cached: int = 0
+    saved_usd: float = 0.0
 
     @property
     def dimensions(self) -> int:
@@ -84,14 +88,15 @@ def start(
     tags: Mapping[str, str] | None = None,
     session: str | None = None,
     log: bool = True,
+    cache: str | None = None,
     command: str = "library",
 ) -> EmbedRun:
     """The run that embeds `texts`, not yet begun; an iterator is read as it is needed, in a thread of its own.
 
     `batch` is the most texts of a request, `parallel` the most requests at once; times are seconds, of each request,
-    and `max_cost` is USD, of each request: what may cost more is not sent;
-    `extra` holds fields of the provider's own, such as an input type. Raises UsageError, MissingCredential and
-    ConfigInvalid before anything is sent.
+    and `max_cost` is USD, of each request: what may cost more is not sent; `extra` holds fields of the provider's own,
+    such as an input type. `cache` is off, exact or refresh: where it is looked into, a missing key is raised when a
+    text is to be asked. Raises UsageError, MissingCredential and ConfigInvalid before anything is sent.
     """
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         raise UsageError(f"the texts are a list, not {type(texts).__name__}", hint='embed(["..."])')
@@ -103,15 +108,21 @@ def start(
     def obstacle(deployment: Deployment) -> LlmctlError | None:
         return engine.endpoints.obstacle(deployment) or budgets.unpriced(deployment, catalog)
 
-    plan = _plan(catalog, name, dimensions, obstacle)
+    group = group_of(catalog, name, dimensions)
+    mode, said = caching.mode_of(cache, group.cache, settings.caching.mode, command)
+    request = Request((), Params(extra=extra or {}), stream=False, dimensions=dimensions)
+    keeps = log and settings.log_content == "full"
+    use = caching.use_of(mode, request, settings.caching, said=said, keeps_text=keeps)
+    known = VectorCache(engine.caching, use, request, group.deployments) if engine.caching and not use.off else None
+    plan, closed = plan_of(catalog, name, obstacle, anyway=known is not None and bool(use.tiers))
     ask = Ask(
-        request=Request((), Params(extra=extra or {}), stream=False, dimensions=dimensions),
+        request=request,
         plan=plan,
         policy=asking.policy_of(settings, retries, timeout, max_wait, strategy),
         command=command,
         tags=labels,
         session=session,
-        keep_text=log and settings.log_content == "full",
+        keep_text=keeps,
         buffered=True,
         fixed_deadline=timeout is not None,
         strict_params=dimensions is not None,  # vectors of another size are no use
@@ -120,7 +131,9 @@ def start(
     dialects = [deployment.provider.dialect for deployment in plan.links[0].deployments]
     most = min([batch or BATCH, *(each["embed_batch"] for each in dialects if "embed_batch" in each)])
     tokens = min(each.get("embed_tokens", BATCH_TOKENS) for each in dialects)
-    return EmbedRun(engine, ask, texts, most=most, most_tokens=tokens, parallel=min(parallel, MOST_PARALLEL))
+    run = EmbedRun(engine, ask, texts, Pile(most, tokens), window=batch or BATCH, parallel=min(parallel, MOST_PARALLEL))
+    run.known, run.closed = known, closed
+    return run
 
 
 def _positive(**numbers: int | None) -> None:
@@ -129,48 +142,27 @@ def _positive(**numbers: int | None) -> None:
             raise UsageError(f"{name}: {number!r} is not a whole number of 1 or more", hint="leave it out")
 
 
-def _plan(catalog: Catalog, name: str, dimensions: int | None, obstacle: Obstacle) -> Plan:
-    """The plan for embedding by `name`: one link, of one model, that has vectors. Raises UsageError."""
-    if name == GROUP and GROUP not in catalog.groups:
-        raise UsageError(
-            "no model was named to embed with",
-            hint=f"name one, such as text-embedding-3-small or gemini-embedding-001, or configure [models.{GROUP}]",
-        )
-    group = catalog.resolve(name)
-    for each in group.deployments:
-        _must_embed(each, dimensions)
-    models = {each.base_model or each.model for each in group.deployments}
-    if len(models) > 1:
-        raise UsageError(
-            f"the deployments of {name!r} are of several models: {', '.join(sorted(models))}",
-            hint="vectors of two models cannot be compared: name one, or say with base_model that they are the same",
-        )
-    return make_plan(catalog, name, fallbacks=(), obstacle=obstacle)
-
-
-def _must_embed(deployment: Deployment, dimensions: int | None) -> None:
-    """Raises UsageError where it is known beforehand that `deployment` cannot give such vectors."""
-    provider = deployment.provider
-    if supports(provider)["embeddings"] is False:
-        raise UsageError(f"{deployment.served_by}: {provider.title or provider.name} has no embeddings", hint=_ABLE)
-    if dimensions is not None and "dimensions" in provider.dialect.get("drop", ()):
-        raise UsageError(
-            f"{deployment.served_by}: its vectors cannot be cut to {dimensions} numbers", hint="leave dimensions out"
-        )
-
-
 class EmbedRun:
     """Texts becoming vectors. Iterate over `vectors()`, once; `result` sums up what has come. Not reusable."""
 
     def __init__(
-        self, engine: Engine, ask: Ask, texts: Iterable[str], *, most: int, most_tokens: int, parallel: int
+        self, engine: Engine, ask: Ask, texts: Iterable[str], pile: Pile, *, window: int, parallel: int
     ) -> None:
-        """`ask` is what every batch is asked like; a batch has at most `most` texts and `most_tokens`."""
+        """`ask` is what every batch is asked like, `pile` makes them; `window` texts are read together."""
         self.ask = ask
         self.done = 0
+        self.known: VectorCache | None = None
+        self.closed: LlmctlError | None = None
+        """Why nobody can be asked, where only the cache is left."""
         self._engine = engine
         self._texts = texts
-        self._most = most, most_tokens
+        self._pile = pile
+        self._window = window
+        self._line: deque[Place] = deque()
+        self._asking: dict[str, Place] = {}
+        self._held = 0
+        self.tally = Tally()
+        """What came from the cache."""
         self._parallel = parallel
         self._exit_if_stopped = 130
         self._open: set[CallRun] = set()
@@ -211,62 +203,130 @@ class EmbedRun:
             usage=self._usage,
             cost_usd=usd(self._cost),
             calls=tuple(self._calls),
+            cached=self.tally.count,
+            saved_usd=usd(self.tally.saved_nanousd) or 0.0,
         )
 
     async def vectors(self) -> AsyncGenerator[Vectors, None]:
-        """The vectors of each batch, in the order of the texts. Raises the first error, and cancels the rest."""
-        texts = batches(self._texts, *self._most)
+        """The vectors in the order of the texts, some at once. Raises the first error, and cancels the rest."""
+        texts = windows(self._texts, self._window)
         source = in_thread(texts) if isinstance(self._texts, Iterator) else at_once(texts)
-        running: deque[asyncio.Task[Answer]] = deque()
-        reading: asyncio.Task[Texts | None] | None = None
-        ended, failure = False, None
+        running: deque[tuple[Batch, asyncio.Task[Answer]]] = deque()
+        reading: asyncio.Task[Batch | None] | None = None
+        ended, silent, failure = False, False, None
         try:
-            while not ended or running:
-                if not ended and reading is None and len(running) < self._parallel:
-                    reading = asyncio.create_task(_next(source))
-                if reading is not None and reading.done():
+            while not ended or self._line:
+                free = len(running) < self._parallel
+                if self._line and self._line[0].vector is not None:
+                    yield self._first_vectors()
+                elif running and running[0][1].done():
+                    batch, task = running.popleft()
+                    self._taken(batch, task.result())
+                elif free and (batch := self._pile.take(rest=ended or silent or self._held >= AHEAD)):
+                    running.append((batch, asyncio.create_task(self._asked(batch))))
+                elif reading is not None and reading.done():
                     failure = reading.exception()
-                    batch, reading = None if failure else reading.result(), None
-                    ended = batch is None
-                    if batch is not None:
-                        running.append(asyncio.create_task(self._asked(batch)))
-                elif running and running[0].done():
-                    yield self._taken(running.popleft().result())
+                    places, reading, silent = None if failure else reading.result(), None, False
+                    ended = places is None
+                    self._line.extend(places or ())
+                elif free and reading is None and not ended and self._held < AHEAD:
+                    reading = asyncio.create_task(self._read(source))
                 else:
-                    for task in running:
-                        if task.done():
-                            task.result()  # raises what a batch behind the first has failed with
-                    pending = {task for task in (reading, *running) if task is not None and not task.done()}
-                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    silent = not await self._news(reading, *(task for _, task in running), free=free)
             if failure is not None:  # a text that cannot be read: what was sent before it has come
                 raise failure
         except LlmctlError as error:
             self.exit_if_stopped = error.exit_code
             raise
         finally:
-            await _cancelled(*running, *([reading] if reading else []))
+            await _cancelled(*(task for _, task in running), *([reading] if reading else []))
             await source.aclose()
+            if self.known is not None and self.tally.count:
+                self._calls.append((await booked(self._engine, self.ask, self.tally, self.known.looked_s)).id)
 
-    async def _asked(self, batch: Texts) -> Answer:
-        call = self._engine.call(replace(self.ask, request=replace(self.ask.request, inputs=batch)))
+    async def _news(self, *tasks: asyncio.Task[Any] | None, free: bool) -> bool:
+        """Whether something came before a batch that is not full has waited long enough. Raises what a task has met."""
+        begun = [task for task in tasks if task is not None]
+        for task in begun:
+            if task.done():  # it waits for those before it; what it has met is raised now
+                task.result()
+        pending = [task for task in begun if not task.done()]
+        patience = SILENCE_S if free and len(self._pile) else None
+        return bool((await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED))[0])
+
+    async def _read(self, source: AsyncGenerator[Texts, None]) -> Batch | None:
+        """The places of the next texts, None after the last; those that nobody has a vector for are on the pile.
+
+        Where there is a cache, equal texts have one place: what is asked already when this begins is not looked for.
+        """
+        texts = await anext(source, None)
+        if texts is None:
+            return None
+        if self.known is None:
+            return [self._wanted(text) for text in texts]
+        places = {text: self._asking[text] for text in texts if text in self._asking}
+        found = await self.known.found([text for text in dict.fromkeys(texts) if text not in places])
+        self._size = self._size or self.ask.request.dimensions or common_size(found.values())
+        for text in texts:
+            if text not in places:
+                kept = found.get(text)
+                fits = kept if kept is not None and len(kept.vector) == self._size else None
+                places[text] = self._wanted(text) if fits is None else Place(text, fits.vector, fits)
+        self._held += sum(places[text].kept is not None for text in texts)
+        return [places[text] for text in texts]
+
+    def _wanted(self, text: str) -> Place:
+        """The place of a text that is to be asked."""
+        place = self._asking[text] = Place(text)
+        self._pile.add(place)
+        return place
+
+    def _first_vectors(self) -> Vectors:
+        """The vectors that are next in line and there."""
+        ready: list[array[float]] = []
+        while self._line and len(ready) < self._window and (vector := self._line[0].vector) is not None:
+            place = self._line.popleft()
+            ready.append(vector)
+            if place.kept is not None:
+                self._held -= 1
+                self.tally.add(place.text, place.kept)
+                self._served[place.kept.deployment.served_by] = None
+        self.done += len(ready)
+        return tuple(ready)
+
+    async def _asked(self, batch: Batch) -> Answer:
+        if self.closed is not None:
+            raise self.closed
+        request = replace(self.ask.request, inputs=tuple(place.text for place in batch))
+        call = self._engine.call(replace(self.ask, request=request))
         call.exit_if_stopped = self._exit_if_stopped
         self._open.add(call)
         try:
-            return await call.whole()
+            answer = await call.whole()
         finally:
             self._open.discard(call)
+        self._check(answer, request.dimensions)
+        if self.known is not None:  # at once: it is paid for, whatever becomes of the others
+            await self.known.keep(batch, answer)
+        return answer
 
-    def _taken(self, answer: Answer) -> Vectors:
-        """The vectors of a batch, whose bill is added up. Raises BadResponse when they do not fit what was asked."""
+    def _check(self, answer: Answer, wanted: int | None) -> None:
+        """Raises BadResponse when the vectors of a batch are not of the size that is wanted."""
+        came = len(answer.completion.vectors[0])
+        if not wanted or came == wanted:
+            return
+        again = "if the cache keeps older vectors of another size, ask all again: --cache refresh" if self.known else ""
+        hint = "ask for no dimensions, or another model" if self.ask.request.dimensions else again
+        raise BadResponse(f"{answer.served_by}: a vector has {came} numbers, not {wanted}", hint=hint)
+
+    def _taken(self, batch: Batch, answer: Answer) -> None:
+        """Give the places of a batch their vectors, and add up its bill. Raises BadResponse for another size."""
         vectors, record, used = answer.completion.vectors, answer.record, answer.usage
-        wanted = self.ask.request.dimensions or self._size or len(vectors[0])
-        if len(vectors[0]) != wanted:
-            raise BadResponse(
-                f"{answer.served_by}: a vector has {len(vectors[0])} numbers, not {wanted}",
-                hint="ask for no dimensions, or another model" if self.ask.request.dimensions else "",
-            )
-        self._size = wanted
-        self.done += len(vectors)
+        self._check(answer, self._size)
+        self._size = len(vectors[0])
+        for place, vector in zip(batch, vectors, strict=True):
+            place.vector = vector
+            self._asking.pop(place.text, None)
         self._served[answer.served_by or ""] = None
         if answer.reported_model:
             self._reported[answer.reported_model] = None
@@ -274,22 +334,11 @@ class EmbedRun:
         self._usage = _sum(self._usage, used)
         known = self._cost is not None and record.cost_nanousd is not None
         self._cost = (self._cost or 0) + (record.cost_nanousd or 0) if known else None
-        return vectors
 
 
 def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        one.input_tokens + other.input_tokens,
-        one.output_tokens + other.output_tokens,
-        one.cached_input_tokens + other.cached_input_tokens,
-        one.cache_write_tokens + other.cache_write_tokens,
-        one.reasoning_tokens + other.reasoning_tokens,
-        one.estimated or other.estimated,
-    )
-
-
-async def _next(source: AsyncGenerator[Texts, None]) -> Texts | None:
-    return await anext(source, None)
+    both = zip(astuple(one), astuple(other), strict=True)
+    return replace(Usage(*(a + b for a, b in both)), estimated=one.estimated or other.estimated)
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -55,7 +55,8 @@ def test_a_text_becomes_one_document_and_one_row(cli, server):
     used = {"cached_input_tokens": 0, "cache_write_tokens": 0, "reasoning_tokens": 0, "estimated": False}
     assert done.json == {
         "model": "openai/m", "served_by": "openai/m", "reported_model": "served", "dimensions": 3,
-        "usage": {"input_tokens": 1, "output_tokens": 0, **used}, "cost_usd": None, "calls": [call["id"]],
+        "usage": {"input_tokens": 1, "output_tokens": 0, **used}, "cost_usd": None, "saved_usd": 0.0, "cached": 0,
+        "calls": [call["id"]],
         "vectors": [{"id": 0, "vector": vector("hello")}],
     }  # fmt: skip
     assert (call["command"], call["state"], call["prompt"], call["answer"]) == ("embed", "ok", "1 to embed: hello", "")
@@ -114,7 +115,7 @@ def test_what_was_written_before_a_failure_stays_and_is_counted(cli):
 
 
 def test_a_hint_names_nothing_that_embed_has_not(cli):
-    assert cli.run(*MODEL, "hi").lines[-1] == "hint: set OPENAI_API_KEY"
+    assert cli.run(*MODEL, "hi").lines[-1] == "hint: set OPENAI_API_KEY, or run `llmctl keys set openai`"
     with FaultServer(status(503)) as server:
         done = cli.to(server).run(*MODEL, "hi")
     assert done.lines[-1] == "hint: try again later, or name another target with -m"
@@ -168,6 +169,80 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_sent(cli, server, wo
     assert server.requests == []
 
 
+PRICED = """
+[models.m]
+model = "openai/m"
+price = { input = 20.0, output = 0.0 }
+"""
+CORPUS = b"".join(b"line %d\n" % n for n in range(500))
+
+
+def test_an_unchanged_corpus_sends_nothing_and_needs_no_key(cli, server):
+    cli.home.mkdir()
+    (cli.home / "config.toml").write_text(PRICED)
+    words = ("embed", "-m", "m", "--lines", "--format", "base64")
+    first = cli.to(server).run(*words, stdin=CORPUS)
+    assert (first.code, first.err, len(server.requests)) == (0, "", 2)
+    del cli.environ["OPENAI_API_KEY"]
+    again = cli.run(*words, stdin=CORPUS, env={"LLMCTL_OFFLINE": "1"})
+    assert (again.code, again.out, again.err) == (0, first.out, "llmctl: cache hit: 500 of 500 vectors\n")
+    assert cli.run(*words, "-q", stdin=CORPUS).err == ""
+    document = cli.run("embed", "-m", "m", "--lines", "--json", stdin=CORPUS)
+    assert (document.err, document.json["cached"], document.json["cost_usd"]) == ("", 500, 0.0)
+    assert document.json["saved_usd"] == pytest.approx(0.01)
+    assert len(server.requests) == 2
+    *asked, hit, _, last = cli.calls()
+    assert [call["state"] for call in asked] == ["ok", "ok"]
+    assert (hit["state"], hit["cache"], hit["command"], hit["cost_nanousd"]) == ("cached", "exact", "embed", 0)
+    assert hit["saved_nanousd"] == sum(call["cost_nanousd"] for call in asked) == 10_000_000
+    assert document.json["calls"] == [last["id"]]
+    changed = cli.run(*words, stdin=CORPUS + b"one more\n")
+    assert "no key" in changed.err.splitlines()[-2]
+    assert changed.code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "requests"),
+    [
+        ((), {}, 1), (("--cache", "exact"), {"LLMCTL_CACHE": "off"}, 1), ((), {"LLMCTL_CACHE": "off"}, 2),
+        (("--cache", "off"), {}, 2), (("--cache", "refresh"), {}, 2), (("--no-log",), {}, 1),
+    ],
+)  # fmt: skip
+def test_the_cache_is_on_unless_something_says_otherwise(cli, server, words, env, requests):
+    cli.to(server).run(*MODEL, "a")
+    done = cli.run(*MODEL, "a", *words, "--format", "jsonl", env=env)
+    assert rows(done.out) == [(0, vector("a"))]
+    assert len(server.requests) == requests
+
+
+@pytest.mark.parametrize(("words", "env"), [(("--no-log",), {}), ((), {"LLMCTL_LOG_CONTENT": "none"})])
+def test_where_no_text_is_kept_no_vector_is(cli, server, words, env):
+    for _ in range(2):
+        assert cli.to(server).run(*MODEL, "a", *words, env=env).err == ""
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("damage", [b"not a database", b""])
+def test_a_cache_that_is_damaged_is_a_miss(cli, server, damage):
+    cli.to(server).run(*MODEL, "a")
+    for file in cli.home.glob("cache.db*"):
+        file.write_bytes(damage)
+    done = cli.run(*MODEL, "a", "--format", "jsonl")
+    assert (done.code, rows(done.out)) == (0, [(0, vector("a"))])
+    assert len(server.requests) == 2
+
+
+def test_a_file_is_emptied_only_when_its_vectors_have_come(cli, server):
+    (cli.root / "v").write_text("of yesterday, and longer than what comes")
+    with FaultServer(status(400)) as refusing:
+        assert cli.to(refusing).run(*MODEL, "a", "-o", "v", "--format", "jsonl").code == 5
+    assert (cli.root / "v").read_text().startswith("of yesterday")
+    for shape in ("jsonl", "npy", "json"):
+        assert cli.to(server).run(*MODEL, "a", "-o", "v", "--format", shape).code == 0
+        assert b"yesterday" not in (cli.root / "v").read_bytes()
+    assert json.loads((cli.root / "v").read_bytes())["vectors"]
+
+
 def test_json_is_one_format_and_no_other(cli):
     done = cli.run(*MODEL, "hi", "--json", "--format", "npy")
     assert (done.code, done.out) == (2, b"")
@@ -219,8 +294,8 @@ def test_a_signal_while_more_lines_are_waited_for_ends_it_after_what_has_come(cl
 
 def test_vectors_come_while_lines_still_go_in(cli, server):
     with cli.to(server).start(*MODEL, "--lines", "--format", "base64", stdin=subprocess.PIPE) as process:
-        for _ in range(20):
-            process.stdin.write(b"".join(b"%d\n" % n for n in range(256)))
+        for k in range(20):
+            process.stdin.write(b"".join(b"%d\n" % (256 * k + n) for n in range(256)))
             process.stdin.flush()
             assert len([process.stdout.readline() for _ in range(256)]) == 256
         process.stdin.close()
