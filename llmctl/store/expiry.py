@@ -1,4 +1,4 @@
-"""Letting go of prompts and answers: the statements that remove them, and the bit of it that every writer does.
+"""Letting go of prompts, answers and turns: the statements that remove them, and the bit of it that every writer does.
 
 `[log] retain` is kept to by the writers themselves, a few texts a call, so that nobody has to prune. On the path of
 every call: nothing heavy is imported here. Removing for good is `upkeep`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmctl.core.record import ulid
-from llmctl.store.schema import FORGET, has_search
+from llmctl.store.schema import FORGET, columns_of, has_search
 
 if TYPE_CHECKING:
     import sqlite3
@@ -32,8 +32,10 @@ def expire(connection: sqlite3.Connection, before: float, now: float, most: int 
 
 
 def forget_old(connection: sqlite3.Connection, span: dict[str, Any]) -> int | None:
-    """How many texts of `OLD_TEXT` are gone, at most `:most`; None when there are no more."""
-    return forget_texts(connection, f"{OLD_TEXT} ORDER BY call_id LIMIT :most", span) or None
+    """How many texts of `OLD_TEXT` are gone, at most `:most`, and so many turns; None when there are no more."""
+    old = f"{OLD_TEXT} ORDER BY call_id LIMIT :most"
+    texts, turns = forget_texts(connection, old, span), forget_turns(connection, old, span)
+    return texts if texts or turns else None
 
 
 def forget_texts(connection: sqlite3.Connection, which: str, values: Any) -> int:
@@ -43,4 +45,15 @@ def forget_texts(connection: sqlite3.Connection, which: str, values: Any) -> int
         rows = [row for row in rows if not row[3]]
     connection.executemany(FORGET, [row[:3] for row in rows if row[3]])
     connection.executemany("DELETE FROM content WHERE id = ?", [row[:1] for row in rows])
+    return len(rows)
+
+
+def forget_turns(connection: sqlite3.Connection, which: str, values: Any) -> int:
+    """How many turns are gone, and with its last one the session."""
+    if not columns_of(connection, "turns"):
+        return 0
+    rows = connection.execute(f"SELECT id, session FROM turns WHERE {which}", values).fetchall()  # noqa: S608 - ours
+    connection.executemany("DELETE FROM turns WHERE id = ?", [row[:1] for row in rows])
+    empty = "DELETE FROM sessions WHERE name = ? AND NOT EXISTS (SELECT 1 FROM turns WHERE session = name)"
+    connection.executemany(empty, [(name,) for name in {row[1] for row in rows}])
     return len(rows)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.store.cover import PERIODS
 from llmctl.store.salvage import INDEX_LEAF, TABLE_LEAF, Pages
-from llmctl.store.schema import ATTEMPTS, CALLS, ROLLUP_KEYS, STATES, SUMS, TABLES, TAGS, stored
+from llmctl.store.schema import ATTEMPTS, CALLS, ROLLUP_KEYS, SESSIONS, STATES, SUMS, TABLES, TAGS, TURNS, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +48,7 @@ class Finds:
         self._pages = Pages(path)
         self.bad = 0
         self._where: dict[str, list[int]] = {"calls": [], "attempts": [], "tags": [], "content": [], "index": []}
+        self._where |= {"sessions": [], "turns": []}
         self._where |= {table: [] for table in (*PERIODS, "rollup_keys")}
         self.pruned_before = 0
         self.named: set[str] = set()
@@ -89,6 +90,11 @@ class Finds:
             if table != "tags" or number in self._tags or not (_is_id(row["value"]) and known(str(row["value"]))):
                 yield row
 
+    def talk(self, table: str) -> Iterator[Row]:
+        """The rows of `sessions` or `turns`."""
+        for _, row in self._rows(table, {"sessions": SESSIONS, "turns": TURNS}[table]):
+            yield row
+
     def sums(self, table: str) -> Iterator[tuple[Sequence[Cell], Sequence[Cell]]]:
         """(key, rest) of the rows of a rollup whose calls were pruned, so that they cannot be made anew.
 
@@ -109,7 +115,7 @@ class Finds:
             kind, records, _ = self._pages.records(number)
             for record in records:
                 if _table(kind, record) == table:
-                    row = _row(columns, record[table == "content" :])
+                    row = _row(columns, record[table in ("content", "turns") :])
                     if row is None:
                         self.bad += 1
                     else:
@@ -140,6 +146,8 @@ def _table(kind: int, record: Sequence[Cell]) -> str:
     if kind == TABLE_LEAF:
         if len(record) == 1 + len(ROLLUP_KEYS) and all(isinstance(each, str) for each in record[1:-1]):
             return "rollup_keys" if record[-1] in (0, 1) else ""
+        if len(record) == 1 + len(TURNS) and _fits(TURNS, record[1:]) and _is_id(record[2]):
+            return "turns"
         flag = record[4] if len(record) > 4 else 0
         return (
             "content" if len(record) > 3 and isinstance(record[0], int) and _is_id(record[1]) and flag in (0, 1) else ""
@@ -151,6 +159,8 @@ def _table(kind: int, record: Sequence[Cell]) -> str:
         sketches = all(isinstance(each, bytes) for each in record[-2:])
         by = {str: "rollup_days", int: "rollup_quarters"}.get(type(record[2]), "")
         return by if sums and sketches and isinstance(record[0], str) else ""
+    if len(record) == len(SESSIONS) and _fits(SESSIONS, record):
+        return "sessions"
     if not record or not _is_id(record[0]):
         return ""
     if len(record) == len(TAGS):
@@ -160,12 +170,19 @@ def _table(kind: int, record: Sequence[Cell]) -> str:
     return "calls" if len(record) >= _OF_CALLS else ""
 
 
+def _fits(columns: dict[str, str], record: Sequence[Cell]) -> bool:
+    return all(
+        isinstance(value, _TYPES[kind.split()[0]]) or (value is None and "NOT NULL" not in kind)
+        for kind, value in zip(columns.values(), record, strict=True)
+    )
+
+
 def _names(kind: int, record: Sequence[Cell]) -> str:
     """The id of the call that a record of an index, of `attempts` or of `content` speaks of; "" for any other."""
     table = _table(kind, record)
     if not table and len(record) == 3 and isinstance(record[1], float | int) and _is_id(record[2]):
         return str(record[2])  # an index by model or session
-    column = {"index": 1, "content": 1, "attempts": 0}.get(table)
+    column = {"index": 1, "content": 1, "attempts": 0, "turns": 2}.get(table)
     return "" if column is None else str(record[column])
 
 

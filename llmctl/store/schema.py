@@ -2,7 +2,8 @@
 
 Columns are only ever added, by a new step at the end of `STEPS`. `calls`, `attempts` and `tags` may be queried by
 anyone; `content` holds what people and models said, apart, so that it need not be kept; `search` is an index over it.
-Rollups are sums of what `calls` hold, and can be made anew from them; `reservations` are what running calls may cost.
+Rollups are sums of what `calls` hold, and can be made anew from them; `reservations` are what running calls may cost;
+`sessions` and their `turns` are conversations that go on.
 """
 
 from __future__ import annotations
@@ -73,6 +74,18 @@ ATTEMPTS = {
 }
 TAGS = {"call_id": "TEXT NOT NULL", "key": "TEXT NOT NULL", "value": "TEXT NOT NULL"}
 CONTENT = {"call_id": "TEXT NOT NULL", "prompt": "TEXT", "answer": "TEXT"}
+SESSIONS = {
+    "name": "TEXT PRIMARY KEY NOT NULL",
+    "created_at": "REAL NOT NULL",
+    "updated_at": "REAL NOT NULL",
+    "model": "TEXT",
+    "system": "TEXT",
+    "options": "TEXT",
+    "version": "INTEGER NOT NULL",
+}
+TURNS = {"session": "TEXT NOT NULL", "call_id": "TEXT NOT NULL", "at": "REAL NOT NULL", "messages": "TEXT NOT NULL"}
+SESSION_VERSION = 1
+"""What the messages and options of a session look like."""
 TABLES = {"calls": CALLS, "attempts": ATTEMPTS, "tags": TAGS, "content": CONTENT}
 STATES = ("started", "ok", "failed", "incomplete", "cancelled", "cached", "refused")
 
@@ -185,7 +198,16 @@ def _rollups(connection: sqlite3.Connection) -> None:
     )
 
 
-STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _search, _rollups)
+def _sessions(connection: sqlite3.Connection) -> None:
+    """Conversations: a row of `turns` is one exchange, its messages a JSON list; their order is by `at`."""
+    body = ", ".join(f"{name} {kind}" for name, kind in SESSIONS.items())
+    connection.execute(f"CREATE TABLE sessions ({body}) WITHOUT ROWID")
+    body = ", ".join(f"{name} {kind}" for name, kind in TURNS.items())
+    connection.execute(f"CREATE TABLE turns (id INTEGER PRIMARY KEY, {body}, UNIQUE (session, call_id))")
+    connection.execute("CREATE INDEX turns_call ON turns (call_id)")
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _search, _rollups, _sessions)
 
 
 FORGET = "INSERT INTO search (search, rowid, prompt, answer) VALUES ('delete', ?, ?, ?)"

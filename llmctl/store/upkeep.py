@@ -19,10 +19,10 @@ from llmctl.core.record import ulid
 from llmctl.store.checkup import beside
 from llmctl.store.cover import ROLLED_FROM, ROLLED_UNTIL, ledger_zone
 from llmctl.store.db import Database
-from llmctl.store.expiry import OLD_TEXT, OVER_AT, forget_old, forget_texts
+from llmctl.store.expiry import OLD_TEXT, OVER_AT, forget_old, forget_texts, forget_turns
 from llmctl.store.rollup import Rollups, note_pruned
 from llmctl.store.rows import Rows
-from llmctl.store.schema import STEPS, columns_of, has_search
+from llmctl.store.schema import SESSIONS, STEPS, columns_of, has_search
 from llmctl.store.spool import Spool
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def _delete(connection: sqlite3.Connection, span: dict[str, Any]) -> int | None:
     note_pruned(connection, begins if begins == span["before"] else days.start_of(days.shifted(last, 1), zone))
     marks = ", ".join("?" * len(ids))
     forget_texts(connection, f"call_id IN ({marks})", ids)
+    forget_turns(connection, f"call_id IN ({marks})", ids)
     for table, key in (("attempts", "call_id"), ("tags", "call_id"), ("calls", "id")):
         connection.execute(f"DELETE FROM {table} WHERE {key} IN ({marks})", ids)  # noqa: S608 - our own names
     return len(ids)
@@ -159,6 +160,12 @@ def _rewrite_neighbours(connection: sqlite3.Connection) -> None:
     tables = [("content", "id, call_id, prompt, answer, indexed", f"1 ORDER BY id LIMIT {_NEIGHBOURS}")]
     if has_search(connection):
         tables.append(("search_data", "id, block", "id < 1 << 37"))
+    if columns_of(connection, "turns"):
+        tables.append(("turns", "id, session, call_id, at, messages", f"1 ORDER BY id LIMIT {_NEIGHBOURS}"))
+        rows = connection.execute(f"SELECT {', '.join(SESSIONS)} FROM sessions").fetchall()  # noqa: S608 - our own words
+        connection.execute("DELETE FROM sessions")
+        marks = ", ".join("?" * len(SESSIONS))
+        connection.executemany(f"INSERT INTO sessions ({', '.join(SESSIONS)}) VALUES ({marks})", rows)  # noqa: S608
     for table, names, which in tables:
         rows = connection.execute(f"SELECT {names} FROM {table} WHERE {which}").fetchall()  # noqa: S608 - our own words
         connection.executemany(f"DELETE FROM {table} WHERE id = ?", [row[:1] for row in rows])  # noqa: S608

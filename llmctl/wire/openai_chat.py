@@ -142,7 +142,7 @@ def _fixed(params: Params, deployment: Deployment) -> tuple[str, ...]:
 
 
 def _message(message: Message, dialect: Mapping[str, Any], dropped: list[str]) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": message.role, "content": _content(message.parts, dialect)}
+    out: dict[str, Any] = {"role": message.role, "content": content_of(message.parts, dialect)}
     if message.cache:
         _mark(out, dialect, dropped)
     if message.tool_calls:
@@ -194,7 +194,8 @@ def _mark(out: dict[str, Any], dialect: Mapping[str, Any], dropped: list[str]) -
     out["content"] = parts
 
 
-def _content(parts: tuple[Part, ...], dialect: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+def content_of(parts: tuple[Part, ...], dialect: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+    """The content of a message: a text where it is nothing else."""
     if all(isinstance(part, Text) for part in parts):
         return "".join(part.text for part in parts if isinstance(part, Text))
     return [_part(part, dialect) for part in parts]
