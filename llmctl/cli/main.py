@@ -51,7 +51,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             import traceback
 
             traceback.print_exc()
-        return _failed(error, as_json=_wants_json(argv, context))
+        return failed(error, as_json=_wants_json(argv, context))
 
 
 def _let_tell(code: int) -> None:
@@ -131,7 +131,7 @@ def _wants_json(argv: Sequence[str], context: Context | None) -> bool:
     return "--json" in argv[: argv.index("--") if "--" in argv else None]
 
 
-def _failed(error: Exception, *, as_json: bool) -> int:
+def failed(error: Exception, *, as_json: bool) -> int:
     """Say what went wrong; its exit code. What is none of our errors and not the system's either is a bug."""
     from llmctl.cli.output import error_json, one_line, tell
     from llmctl.core.errors import LlmctlError, OutputFailed

@@ -30,7 +30,7 @@ HEAVY = {
     "sqlite_utils",
     "platformdirs",
     "tomllib",
-    "tomli_w",
+    "tomlkit",
     "yaml",
     "click",
     "importlib.metadata",
@@ -114,3 +114,11 @@ def test_the_package_itself_loads_nothing(cli):
     code = "import sys; before = set(sys.modules); import llmctl; print(*(set(sys.modules) - before))"
     done = subprocess.run([sys.executable, "-c", code], env=cli.environ, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) == {"llmctl", "__future__"}
+
+
+def test_the_first_prompt_of_a_chat_needs_neither_an_event_loop_nor_a_connection(cli, loaded):
+    cli.environ["OPENAI_API_KEY"] = "k"
+    loaded("chat", "-m", "openai/m", code=2)
+    modules = loaded("chat", "-m", "openai/m", code=2)  # with the catalog warm
+    assert "llmctl.cli.chat_loop" in modules
+    assert not modules & (HEAVY | NETWORK)

@@ -98,7 +98,7 @@ def test_debug_shows_the_traceback_above_the_error(cli):
 
 
 def test_what_is_no_error_of_ours_is_called_a_bug(capfd):
-    assert main._failed(ValueError("two\nlines"), as_json=False) == 1
+    assert main.failed(ValueError("two\nlines"), as_json=False) == 1
     said = capfd.readouterr().err.splitlines()
     assert said == [
         "llmctl: error: this is a bug in llmctl: ValueError: two lines",
@@ -107,7 +107,7 @@ def test_what_is_no_error_of_ours_is_called_a_bug(capfd):
 
 
 def test_what_the_system_refuses_is_not_called_a_bug(capfd):
-    assert main._failed(OSError(28, "No space left on device"), as_json=False) == 1
+    assert main.failed(OSError(28, "No space left on device"), as_json=False) == 1
     assert capfd.readouterr().err.startswith("llmctl: error: stdout: No space left on device\nhint: ")
 
 
