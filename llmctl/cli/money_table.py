@@ -171,9 +171,9 @@ def terminal() -> Console | None:
     """The terminal that stdout is, None when it is none. Without colour there is not a single escape byte."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
-    from rich.console import Console
+    from llmctl.cli.colour import console
 
-    return Console(color_system=None if os.environ.get("NO_COLOR") else "auto", highlight=False, markup=False)
+    return console(sys.stdout, os.environ)
 
 
 def draw(

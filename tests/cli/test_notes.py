@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import sys
-from typing import TYPE_CHECKING
+
+import pytest
 
 from llmctl.cli.notes import Notes, summary
 from llmctl.cli.output import Out
 from llmctl.core.errors import Unavailable
 from llmctl.core.record import Attempt, CallRecord
 from llmctl.run.observe import AttemptEnded, AttemptStarted, CallEnded, Waiting
-
-if TYPE_CHECKING:
-    import pytest
 
 RECORD = CallRecord(
     "01J", 0.0, "ask", "m", state="ok", served_by="p/m", input_tokens=7, output_tokens=2, latency_ms=12.4
@@ -80,6 +78,22 @@ def test_while_waiting_the_status_says_so_and_a_short_wait_has_no_line(monkeypat
     terminal = on_terminal(monkeypatch)
     draw_once(notes(), Waiting(0.4, "p/m: RateLimited"))
     assert terminal.drawn == "\r\x1b[2Kwaiting 0 s (p/m: RateLimited): 0 s\r\x1b[2K"
+
+
+def test_a_wait_of_unknown_length_has_a_status_and_no_line(monkeypatch):
+    terminal = on_terminal(monkeypatch)
+    draw_once(notes(), Waiting(0.0, "an equal call is under way"))
+    assert terminal.drawn == "\r\x1b[2Kwaiting (an equal call is under way): 0 s\r\x1b[2K"
+
+
+@pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {}], ids=str)
+def test_without_colour_the_status_is_taken_away_without_an_escape_byte(monkeypatch, environ):
+    terminal = on_terminal(monkeypatch)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    draw_once(notes(**{} if environ else {"color": "never"}), AttemptStarted(1, "primary", "p/m"))
+    blank = f"\r{' ' * 79}\r"
+    assert terminal.drawn == f"{blank}asking p/m 0 s{blank}"
 
 
 def test_a_long_wait_has_a_line(monkeypatch):

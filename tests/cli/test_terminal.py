@@ -121,6 +121,18 @@ def test_a_narrow_terminal_gets_a_status_line_that_does_not_wrap(cli):
     assert max(map(len, statuses)) < 12
 
 
+def test_a_status_line_in_wide_characters_does_not_wrap_and_without_colour_has_no_escape_byte(cli):
+    behave, waiting = held("Hello")
+    words, how = ("hi", "-m", "openai/模型模型"), {"columns": 21, "env": {"NO_COLOR": "1"}}
+    with FaultServer(behave) as server, screen(cli.to(server), *words, **how) as shown:
+        shown.wait_for(b" 1 s")
+        release(waiting)
+        _, drawn = shown.end()
+    blank = f"\r{' ' * 20}\r"
+    assert drawn.startswith(f"{blank}asking openai/模 1 s{blank}".encode())
+    assert b"\x1b" not in drawn
+
+
 def test_a_quick_answer_draws_no_status_line_and_no_escape_byte(cli):
     with FaultServer(stream("Hello")) as server, screen(cli.to(server), "hi", "-q") as shown:
         assert shown.end() == (0, b"Hello\n")
@@ -248,3 +260,145 @@ def test_an_offer_needs_a_person_at_stdin(cli):
     with screen(cli, "hi", "-m", "local", stdin=subprocess.DEVNULL) as shown:
         code, drawn = shown.end()
     assert (code, b"Fetch" in drawn) == (3, False)
+
+
+# ---------------------------------------------------------------- Markdown
+
+ANSWER = "# Title\n\nSome **bold** and `code`, 字 żółć 👩\u200d👧 x_y.\n- one\n```py\na = '*b*'\n```\n"
+DRAWN = (
+    "\x1b[1;4mTitle\x1b[0m\n\nSome \x1b[1mbold\x1b[0m and \x1b[36mcode\x1b[0m, 字 żółć 👩\u200d👧 x_y.\n"
+    "• one\n\x1b[2m```py\x1b[0m\na = '*b*'\n\x1b[2m```\x1b[0m\n"
+).encode()
+
+
+def in_parts(*parts: str) -> tuple[Behaviour, list[Exchange]]:
+    """A behaviour that sends the next part only when it is told to, and ends its answer after the last."""
+    import asyncio
+
+    waiting: list[asyncio.Event] = []
+
+    async def behave(x: Exchange) -> None:
+        await x.stream_head()
+        for part in parts[:-1]:
+            waiting[:] = [(asyncio.get_running_loop(), go := asyncio.Event())]
+            await x.write(token(part))
+            await go.wait()
+        await x.write(token(parts[-1], "stop") + b"data: [DONE]\n\n")
+
+    return behave, waiting
+
+
+@pytest.mark.parametrize("columns", [20, 80])
+def test_markdown_is_drawn_as_it_streams_and_a_resize_harms_nothing(cli, columns):
+    behave, waiting = in_parts(ANSWER[:30], ANSWER[30:60], ANSWER[60:])
+    with FaultServer(behave) as server, screen(cli.to(server), "hi", "-q", columns=columns) as shown:
+        for part, wider in ((b"\x1b[1mbold", 9), (b"\xc5\xbc\xc3\xb3", 200)):
+            shown.wait_for(part)  # before more of the answer has come
+            fcntl.ioctl(shown._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, wider, 0, 0))
+            shown.process.send_signal(signal.SIGWINCH)
+            release(waiting)
+        assert shown.end() == (0, DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (["--raw"], {}),
+        (["--color", "never"], {"FORCE_COLOR": "1"}),
+        (["--render"], {"NO_COLOR": "1"}),
+        ([], {"TERM": "dumb"}),
+    ],
+    ids=str,
+)
+def test_where_there_is_to_be_no_colour_an_answer_is_as_it_was_made(cli, words, env):
+    with FaultServer(stream(*ANSWER)) as server, screen(cli.to(server), "hi", "-q", *words, env=env) as shown:
+        assert shown.end() == (0, ANSWER.encode())
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (["--color", "always"], {"NO_COLOR": "1", "TERM": "dumb"}),
+        ([], {"FORCE_COLOR": "1", "NO_COLOR": "1"}),
+        (["--no-stream"], {"NO_COLOR": ""}),
+        ([], {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+        ([], {"LC_ALL": "POSIX"}),
+        ([], {"PYTHONIOENCODING": "latin-1"}),
+    ],
+    ids=str,
+)
+def test_where_there_is_colour_an_answer_is_drawn_whatever_the_locale(cli, words, env):
+    with FaultServer(stream(ANSWER)) as server, screen(cli.to(server), "hi", "-q", *words, env=env) as shown:
+        assert shown.end() == (0, DRAWN)
+
+
+def test_an_answer_from_the_cache_is_drawn_like_the_first_one(cli):
+    with FaultServer(stream(*ANSWER)) as server:
+        for hits in (0, 1):
+            with screen(cli.to(server), "hi", env={"LLMCTL_LOG_CONTENT": "full"}) as shown:
+                code, drawn = shown.end()
+            assert (code, drawn.count(b"cache hit")) == (0, hits)
+            assert DRAWN in drawn
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "out"),
+    [
+        ([], {"FORCE_COLOR": "1"}, ANSWER.encode()),
+        (["--color", "always"], {}, ANSWER.encode()),
+        (["--render"], {}, DRAWN),
+        (["--render"], {"NO_COLOR": "1"}, ANSWER.encode()),
+        (["--render", "--color", "never"], {}, ANSWER.encode()),
+    ],
+    ids=str,
+)
+def test_into_a_pipe_an_answer_is_drawn_only_when_that_is_asked_for(cli, words, env, out):
+    with FaultServer(stream(*ANSWER)) as server:
+        done = cli.to(server).ask("hi", *words, env=env)
+    assert (done.code, done.out, done.err) == (0, out, "")
+
+
+def test_an_answer_that_is_data_is_never_drawn(cli):
+    data = '{"a": "*x*"}'
+    with FaultServer(stream(data)) as server, screen(cli.to(server), "hi", "-q", "--schema", "{}") as shown:
+        assert shown.end() == (0, f"{data}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [("so **bo", b"so **bo\n"), ("# Ti", b"\x1b[1;4mTi\x1b[0m\n"), ("a\n``", b"a\n``\n"), ("a\n", b"a\n")],
+    ids=repr,
+)
+def test_an_interrupt_loses_nothing_that_was_held_back_and_ends_every_style(cli, text, drawn):
+    behave, _ = in_parts(text, "")
+    with FaultServer(behave) as server, screen(cli.to(server), "hi", "-q") as shown:
+        shown.wait_for(drawn[:1])  # what is shown came with what is held back
+        shown.process.send_signal(signal.SIGINT)
+        assert shown.end() == (130, drawn)
+
+
+def test_an_answer_that_begins_again_is_drawn_from_its_beginning(cli):
+    async def breaks(x):
+        await x.stream_head()
+        await x.write(token("# Ti `x"))
+
+    with (
+        FaultServer([breaks, stream("a *b*\n")]) as server,
+        screen(cli.to(server), "hi", "--fallback", "openai/n", "--on-break", "restart") as shown,
+    ):
+        code, drawn = shown.end()
+    assert code == 0
+    assert drawn.startswith(b"\x1b[1;4mTi `x\x1b[0m\nllmctl: fallback: asking openai/n")
+    assert b"\na \x1b[3mb\x1b[0m\n" in drawn
+
+
+def test_a_pipe_that_is_closed_while_an_answer_is_drawn_is_silent(cli):
+    behave, waiting = in_parts("**one** two", "**three**\n")
+    with (
+        FaultServer(behave) as server,
+        cli.to(server).start("ask", "-m", "openai/m", "--render", "hi") as process,
+    ):
+        assert process.stdout.read(1) == b"\x1b"
+        process.stdout.close()
+        release(waiting)
+        assert (process.stderr.read(), process.wait(30)) == (b"", 141)
