@@ -55,7 +55,7 @@ def check(
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_TERMINATED) from None
     finally:
-        for warning in () if as_json else getattr(client.ledger, "warnings", ()):
+        for warning in () if as_json else (*getattr(client.ledger, "warnings", ()), *client.endpoints.warnings):
             say(f"warning: {warning}")
     refused = [each.refused for each in checks if each.refused is not None]
     if refused and len(refused) == len(checks):

@@ -23,6 +23,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 GROUPS = ("fast", "smart", "cheap", "creative", "local", "auto")
 """The built-in model groups: the names that `-m` completes without reading anybody's configuration."""
 _KINDS = {"FILE": "files", "--from": "files", "MODEL": "models", "--model": "models"}
+_KINDS |= {"PROVIDER": "providers", "TOPIC": "topics"}
 _HEADER = "# {0} completion of llmctl, written by `llmctl completion {0}`: change that, not this file.\n"
 
 
@@ -115,8 +116,21 @@ def _param(param: Any) -> Param:
         takes_value=not (is_option and param.is_flag),
         repeats=is_option and param.multiple,
         is_file=kind == "files",
-        values=GROUPS if kind == "models" else tuple(getattr(param.type, "choices", None) or ()),
+        values=_values(kind) or tuple(getattr(param.type, "choices", None) or ()),
     )
+
+
+def _values(kind: str) -> tuple[str, ...]:
+    """The words of a kind, none for one that is no list of words."""
+    if kind == "providers":
+        from llmctl.config.load import packaged
+
+        return tuple(packaged()["providers"])
+    if kind == "topics":
+        from llmctl.cli.help import TOPICS
+
+        return tuple(TOPICS)
+    return GROUPS if kind == "models" else ()
 
 
 def script(shell: str) -> str:

@@ -1,10 +1,11 @@
-"""`llmctl config`: write a commented file, say where it is, show what is in force, check it, print its schema.
+"""`llmctl config`: write a commented file, change it, say where it is, show what is in force, check it, explain it.
 
 Reading and judging is the business of `llmctl.config`; here is only how it is asked for and shown.
 """
 
 from __future__ import annotations
 
+import sys
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,13 +14,14 @@ import typer
 
 from llmctl.cli.context import of
 from llmctl.cli.options import Json, examples
-from llmctl.cli.output import print_json, safe, write
+from llmctl.cli.output import print_json, safe, say, write
 from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from llmctl.cli.context import Context
     from llmctl.config.origin import Setting
     from llmctl.core.catalog import Catalog, Group, KeyPath
 
@@ -28,7 +30,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, add_completion=Fa
 
 @app.callback()
 def config() -> None:
-    """Write, show and check the configuration."""
+    """Write, change, show and check the configuration."""
 
 
 @app.command(epilog=examples("llmctl config init", "llmctl config init --force", "llmctl --config d.toml config init"))
@@ -40,10 +42,7 @@ def init(
     from llmctl.config.files import write_private
     from llmctl.config.load import packaged_text
 
-    files = of(ctx).places.config_files
-    if len(files) > 1:
-        raise UsageError("config init writes one file", hint="give --config once")
-    path = files[0]
+    path = _one_file(of(ctx))
     if not force and (path.exists() or path.is_symlink()):
         raise UsageError(f"{path} is there already", hint="`llmctl config init --force` replaces it")
     try:
@@ -86,6 +85,82 @@ def show(
         write(safe("".join(f"{key} = {_toml(value)}{note}\n" for key, value, note in rows)))
 
 
+@app.command(
+    epilog=examples(
+        "llmctl config get default_model", "llmctl config get timeout.total", "llmctl config get retry --json"
+    )
+)
+def get(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="As `config show` prints it: retry.tries")],
+    json: Json = False,
+) -> None:
+    """Print what is in force for a key or a table, secrets masked; nothing where nothing is set."""
+    from llmctl.config.edit import key_path
+    from llmctl.config.origin import origins
+
+    context = of(ctx, json=json)
+    path = key_path(key)
+    within = [each for each in origins(context.places, context.environ) if each.path[: len(path)] == path]
+    if not within:
+        _must_be_known(path)
+    scalar = bool(within) and within[0].path == path
+    value = within[0].value if scalar else None
+    if json:
+        print_json(value if scalar or not within else _nested((each.path[len(path) :], each.value) for each in within))
+    elif scalar:
+        write(safe(value if isinstance(value, str) else _toml(value)) + "\n")
+    else:
+        write(safe("".join(f"{name} = {_toml(each)}\n" for name, each, _ in _whole(within))))
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "llmctl config set default_model smart",
+        'llmctl config set models.fast.fallbacks \'["cheap", "smart"]\'',
+        "llmctl config set budget.daily 5.0",
+        "llmctl config set budget.daily --unset",
+    ),
+)
+def set_(
+    ctx: typer.Context,
+    key: Annotated[str, typer.Argument(metavar="KEY", help="As `config show` prints it: retry.tries")],
+    value: Annotated[
+        str | None, typer.Argument(metavar="[VALUE]", help="A value of TOML, else a text; - reads it from stdin.")
+    ] = None,
+    unset: Annotated[bool, typer.Option("--unset", help="Take the key or the table out.")] = False,
+) -> None:
+    """Change one key of the file; comments and order stay, and nothing is written that would not be good."""
+    from llmctl.config import edit
+    from llmctl.config.load import VARIABLES
+    from llmctl.config.origin import masked
+    from llmctl.config.source import is_secret
+    from llmctl.store.files import directory_lock, private_directory
+
+    context = of(ctx)
+    if (value is None) != unset:
+        raise UsageError("give either a VALUE or --unset", hint="for instance: llmctl config set budget.daily 5.0")
+    path, file = edit.key_path(key), _one_file(context)
+    text: Any = edit.UNSET if value is None else _stdin_value() if value == "-" else value
+    try:
+        private_directory(str(file.absolute().parent))
+        with directory_lock(str(file.absolute().parent)):
+            change = edit.edited(file, path, text)
+            if change.changed:
+                edit.write(change)
+    except OSError as error:
+        raise ConfigInvalid(f"{file}: {error.strerror}", hint="choose another place with --config") from error
+    if unset:
+        say(f"{key} is {'no longer' if change.changed else 'not'} set in {file}")
+        return
+    write(safe(f"{key} = {_toml(masked(path, change.value))}\n"))
+    if value != "-" and isinstance(change.value, str) and is_secret(path, change.value):
+        say("warning: a secret on the command line stays in the shell's history: `llmctl keys set` asks for it")
+    for name in (name for name, where in VARIABLES.items() if where == path and context.environ.get(name)):
+        say(f"{name} is set, and stands above it")
+
+
 @app.command(epilog=examples("llmctl config check", "llmctl --config drills.toml config check --json"))
 def check(ctx: typer.Context, json: Json = False) -> None:
     """Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)."""
@@ -118,11 +193,45 @@ def check(ctx: typer.Context, json: Json = False) -> None:
 
 
 @app.command(epilog=examples("llmctl config schema", "llmctl config schema > llmctl.schema.json"))
-def schema() -> None:
-    """Print the JSON Schema of a configuration file."""
-    from llmctl.config.schema import json_schema
+def schema(
+    as_page: Annotated[bool, typer.Option("--markdown", help="As a page: docs/reference.md is one.")] = False,
+) -> None:
+    """Print the JSON Schema of a configuration file, with what each key means."""
+    from llmctl.config import reference
 
-    print_json(json_schema())
+    if as_page:
+        write(reference.markdown())
+    else:
+        print_json(reference.json_schema())
+
+
+def _one_file(context: Context) -> Path:
+    """The file that is written. Raises UsageError where several are read."""
+    files = context.places.config_files
+    if len(files) > 1:
+        raise UsageError("one file can be written", hint="give --config once")
+    return files[0]
+
+
+def _stdin_value() -> str:
+    text = "" if sys.stdin is None else sys.stdin.readline(1 << 16).strip()
+    if not text:
+        raise UsageError("stdin has no value", hint="pipe one in: llmctl config set KEY - < FILE")
+    return text
+
+
+def _must_be_known(path: KeyPath) -> None:
+    """Raise UsageError for a key that no configuration has."""
+    from difflib import get_close_matches
+
+    from llmctl.config.schema import known_keys
+
+    for n, step in enumerate(path):
+        known = known_keys(path[:n])
+        if known and step not in known:
+            near = get_close_matches(str(step), known, n=1, cutoff=0.5)
+            hint = f"did you mean {dotted((*path[:n], near[0]))!r}?" if near else "`llmctl help config` lists the keys"
+            raise UsageError(f"no configuration has the key {dotted(path)}", hint=hint)
 
 
 def _group(group: Group) -> dict[str, Any]:

@@ -123,9 +123,10 @@ class _Known:
     """What the catalog and the environment tell of groups, deployments and providers, as rows for JSON."""
 
     def __init__(self, context: Context) -> None:
+        from llmctl.config.keys import Keys
         from llmctl.run.endpoint import Endpoints
 
-        self._endpoints = Endpoints(context.environ)
+        self._endpoints = Endpoints(context.environ, keys=Keys(context.places.keys))
         self._catalog = context.catalog
         self._weights = context.places.weights
 

@@ -32,7 +32,7 @@ def sources(places: Places) -> tuple[Source, ...]:
     for path in places.config_files:
         data = read(path)
         if data is not None:
-            found.append(Source(path, _decoded(path, data)))
+            found.append(Source(path, decoded(path, data)))
         elif places.chosen:
             hint = "`llmctl config init`, with the same --config or LLMCTL_CONFIG, writes a commented one"
             raise ConfigInvalid(f"{path}: no such configuration file", hint=hint)
@@ -54,7 +54,8 @@ def read(path: Path) -> bytes | None:
     return data
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def decoded(path: Path, data: bytes) -> str:
+    """The text of a configuration file. Raises ConfigInvalid for what is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

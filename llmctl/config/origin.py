@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmctl.config.files import sources
+from llmctl.config.keys import KEPT, Keys
 from llmctl.config.load import VARIABLES, assembled, fresh, packaged
 from llmctl.config.source import is_secret, locate, written
 from llmctl.core.build import SETTINGS
@@ -28,7 +29,7 @@ BUILT_IN = "built-in"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key in force. `origin` is `built-in`, `FILE:LINE` or an environment variable; a secret value is masked."""
+    """One key in force. `origin` is `built-in`, `FILE:LINE`, `keys` or a variable; a secret value is masked."""
 
     path: KeyPath
     value: Any
@@ -52,22 +53,38 @@ def origins(places: Places, environ: Mapping[str, str]) -> list[Setting]:
         *_settings(plain_keys, environ, found),
         *(Setting(path, value, BUILT_IN) for path, value in _leaves({"models": groups})),
         *_from_files({key: tree.get(key, {}) for key in ("models", "providers")}, found),
-        *_from_variables(catalog, environ),
+        *_from_outside(catalog, environ, Keys(places.keys)),
     ]
 
 
 def _settings(tree: Mapping[str, Any], environ: Mapping[str, str], found: Sequence[Source]) -> Iterator[Setting]:
     variables = {path: name for name, path in VARIABLES.items() if environ.get(name)}
     said = {setting.path: setting for setting in _from_files(tree, found)}
-    for path in dict.fromkeys([("version",), *VARIABLES.values(), *SETTINGS, *said]):
+    built_in = dict(_built_in())
+    for path in dict.fromkeys([("version",), *VARIABLES.values(), *built_in, *said]):
         if path in variables:
             yield Setting(path, environ[variables[path]], variables[path])
         elif path in said:
             yield said[path]
-        elif path in SETTINGS:
-            name = SETTINGS[path]
-            value = getattr(Settings(), name)
-            yield Setting(path, f"{value:g}s" if name.endswith("_s") else value, BUILT_IN)
+        elif path in built_in:
+            yield Setting(path, built_in[path], BUILT_IN)
+
+
+def _built_in() -> Iterator[tuple[KeyPath, Any]]:
+    """The settings that hold where nothing is said."""
+    settings = Settings()
+    rows = [(path, name, getattr(settings, name)) for path, name in SETTINGS.items()]
+    rows += [(("cache", name.removesuffix("_s")), name, value) for name, value in settings.caching._asdict().items()]
+    for path, name, value in rows:
+        if value not in (None, ""):
+            yield path, in_words(name, value)
+
+
+def in_words(name: str, value: Any) -> Any:
+    """The value of a field as the file would have it: one of seconds (its name ends in `_s`) as a duration."""
+    if not name.endswith("_s"):
+        return value
+    return f"{value / 3600:g}h" if value % 3600 == 0 else f"{value:g}s"
 
 
 def _from_files(tree: Mapping[str, Any], found: Sequence[Source]) -> Iterator[Setting]:
@@ -76,10 +93,11 @@ def _from_files(tree: Mapping[str, Any], found: Sequence[Source]) -> Iterator[Se
         yield Setting(path, masked(path, value), f"{found[at[0]].path}:{at[1]}" if at else BUILT_IN)
 
 
-def _from_variables(catalog: Catalog, environ: Mapping[str, str]) -> Iterator[Setting]:
-    """Keys and addresses of providers that the field's own environment variables give, where the file gives none."""
+def _from_outside(catalog: Catalog, environ: Mapping[str, str], keys: Keys) -> Iterator[Setting]:
+    """Keys and addresses of providers that variables or `keys set` give, where the file gives none."""
     for name, provider in catalog.providers.items():
-        key = next((each for each in provider.key if environ.get(each)), None)
+        key = next((each for each in provider.key if environ.get(each, "").strip()), None)
+        key = key or (KEPT if keys.of(provider, environ) else None)
         if key and not provider.api_key:
             yield Setting(("providers", name, "api_key"), MASK, key)
         address = next((each for each in provider.address_names if environ.get(each)), None)

@@ -281,17 +281,103 @@ def test_schema_is_one_json_schema(shell: Shell):
     assert "models" in document["properties"]
 
 
-@pytest.mark.parametrize("command", ["init", "path", "show", "check", "schema"])
+# --- get, set -------------------------------------------------------------------------------------------------------
+
+
+def test_set_changes_one_key_and_get_reads_it_as_a_shell_wants_it(shell: Shell):
+    assert shell.out("set", "retry.tries", "3") == "retry.tries = 3\n"
+    assert shell.out("set", "default_model", "smart") == 'default_model = "smart"\n'
+    assert shell.out("get", "retry.tries") == "3\n"
+    assert shell.out("get", "default_model") == "smart\n"
+    assert shell.out("get", "timeout.total") == "300s\n"
+    assert shell.out("get", "cache.ttl") == "24h\n"
+    assert 'retry.patience = "5s"\n' in shell.out("get", "retry")
+    assert shell.json("get", "retry")["tries"] == 3
+    assert shell.json("get", "retry.tries") == 3
+    assert stat.S_IMODE(shell.file.stat().st_mode) == 0o600
+    assert shell.out("check").startswith("ok: ")
+
+
+def test_what_is_not_set_is_nothing_and_a_key_of_no_configuration_is_refused(shell: Shell):
+    assert shell.out("get", "budget.daily") == ""
+    assert shell.json("get", "budget.daily") is None
+    error = shell.run("get", "budget.dayly").exception
+    assert isinstance(error, UsageError)
+    assert error.hint == "did you mean 'budget.daily'?"
+    assert isinstance(shell.run("get", "nope").exception, UsageError)
+
+
+def test_a_variable_that_stands_above_what_was_set_is_named(shell: Shell):
+    shell.environ["LLMCTL_MODEL"] = "fast"
+    result = shell.run("set", "default_model", "smart")
+    assert "LLMCTL_MODEL is set, and stands above it" in result.stderr
+    assert shell.out("get", "default_model") == "fast\n"
+
+
+def test_unset_takes_a_key_out_and_says_so(shell: Shell):
+    shell.write("[retry]\ntries = 3\n")
+    assert "no longer set" in shell.run("set", "retry.tries", "--unset").stderr
+    assert "not set" in shell.run("set", "retry.tries", "--unset").stderr
+    assert shell.out("get", "retry.tries") == "6\n"
+
+
+@pytest.mark.parametrize("words", [("retry.tries",), ("retry.tries", "3", "--unset"), ("", "3"), ("retry.tries", "")])
+def test_set_without_exactly_one_thing_to_do_is_a_usage_error(shell: Shell, words: tuple[str, ...]):
+    assert isinstance(shell.run("set", *words).exception, UsageError)
+    assert not shell.file.exists()
+
+
+def test_set_of_several_files_is_refused(shell: Shell):
+    assert isinstance(shell.run("set", "retry.tries", "3", config=("a", "b")).exception, UsageError)
+
+
+def test_a_secret_is_taken_from_stdin_and_never_shown(shell: Shell):
+    words, context = ["set", "providers.openai.api_key"], Context(shell.environ)
+    piped = CliRunner().invoke(app, [*words, "-"], obj=context, input=f"{SECRET}\n")
+    assert piped.stdout == 'providers.openai.api_key = "***"\n'
+    assert piped.stderr == ""
+    assert SECRET in shell.file.read_text()
+    given = shell.run(*words, SECRET)
+    assert "shell's history" in given.stderr
+    assert SECRET not in given.output + shell.out("get", "providers.openai.api_key") + shell.out("get", "providers")
+
+
+def test_show_origin_names_the_cache_and_the_kept_keys(shell: Shell):
+    from llmctl.config.keys import Keys
+
+    Keys(shell.home / "keys.json").put("groq", SECRET)
+    shell.environ["LLMCTL_CACHE"] = "off"
+    found = {row["key"]: row for row in shell.json("show", "--origin")}
+    assert found["cache.mode"]["origin"] == "LLMCTL_CACHE"
+    assert found["cache.max_entries"]["origin"] == "built-in"
+    assert found["providers.groq.api_key"] == {"key": "providers.groq.api_key", "value": "***", "origin": "keys"}
+    shell.environ["GROQ_API_KEY"] = SECRET
+    assert "# GROQ_API_KEY\n" in shell.out("show", "--origin")
+
+
+def test_several_at_once_lose_no_change(shell: Shell):
+    names = [f"m{n}" for n in range(6)]
+    command = [sys.executable, "-m", "llmctl", "config", "set"]
+    running = [
+        subprocess.Popen([*command, f"models.{name}.model", "openai/x"], env=os.environ | shell.environ, stdout=-3)
+        for name in names
+    ]
+    assert [process.wait(60) for process in running] == [0] * len(names)
+    assert sorted(tomllib.loads(shell.file.read_text())["models"]) == sorted(names)
+
+
+@pytest.mark.parametrize("command", ["init", "path", "show", "check", "schema", "get", "set"])
 def test_help_has_one_sentence_and_examples(shell: Shell, command: str):
     text = shell.out(command, "--help")
     assert "Examples:\n" in text
-    assert f"    llmctl config {command}\n" in text
+    assert f"    llmctl config {command}" in text
 
 
 def test_check_names_what_is_set_without_effect(shell: Shell):
     budget, log = '[budget]\ndaily = 5.0\non_exceed = "warn"\n', '[log]\nretain = "9d"\n'
-    shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n{budget}{log}')
-    waiting = ["models.m.cache"]
+    cache = '[cache]\nttl = "1h"\nbackend = "redis://host"\n'
+    shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n{budget}{log}{cache}[serve]\nport = 1\n')
+    waiting = ["serve", "cache.backend"]
     assert shell.out("check").splitlines()[-1] == f"without effect in this version: {', '.join(waiting)}"
     assert shell.json("check")["without_effect"] == waiting
 

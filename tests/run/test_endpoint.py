@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmctl import Client
+from llmctl.config.keys import Keys
 from llmctl.config.load import packaged
 from llmctl.core.build import provider
 from llmctl.core.catalog import Deployment, Provider
 from llmctl.core.errors import ConfigInvalid, ConnectionFailed, DeadlineExceeded, MissingCredential
 from llmctl.core.redact import redact
+from llmctl.run.address import is_loopback
 from llmctl.run.clock import DrillClock
-from llmctl.run.endpoint import Endpoints, is_loopback
+from llmctl.run.endpoint import Endpoints
 from llmctl.testing import MemoryLedger
 
 if TYPE_CHECKING:
@@ -455,3 +457,64 @@ def test_openais_organization_and_project_are_sent_when_the_environment_has_them
     header = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}[key]
     assert Endpoints({"OPENAI_API_KEY": "k", key: "it"}).resolve(deployment(found)).headers == {header: "it"}
     assert Endpoints({"OPENAI_API_KEY": "k"}).resolve(deployment(found)).headers == {}
+
+
+# ---------------------------------------------------------------- kept keys
+
+
+@pytest.fixture
+def kept(tmp_path) -> Keys:
+    keys = Keys(tmp_path / "keys.json")
+    for name in ("openai", "ollama", "bedrock", "local"):
+        keys.put(name, CANARY)
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes", "reference", "expected"),
+    [
+        ({}, {}, "", CANARY),
+        ({"OPENAI_KEY": "second"}, {}, "", "second"),
+        ({"OPENAI_API_KEY": " "}, {}, "", CANARY),
+        ({}, {"api_key": "of-provider"}, "", "of-provider"),
+        ({}, {"api_key": "of-provider"}, "of-deployment", "of-deployment"),
+        ({"MINE": "mine"}, {}, "env:MINE", "mine"),
+    ],
+)
+def test_a_kept_key_stands_below_every_other_and_all_agree_on_it(kept, environ, changes, reference, expected):
+    endpoints, wanted = Endpoints(environ, keys=kept), deployment(replace(OPENAI, **changes), api_key=reference)
+    place = endpoints.key_place(wanted.provider, reference or wanted.provider.api_key)
+    assert endpoints.credential(wanted).reveal() == endpoints.identity(wanted) == expected
+    assert (place.present == "keys") is (expected == CANARY)
+    assert endpoints.has_credential(wanted)
+    assert endpoints.obstacle(wanted) is None
+    assert endpoints.resolve(wanted).key.reveal() == expected
+
+
+def test_a_reference_to_an_unset_variable_is_not_helped_out_by_a_kept_key(kept):
+    wanted = deployment(api_key="env:MINE")
+    assert not Endpoints({}, keys=kept).has_credential(wanted)
+    with pytest.raises(MissingCredential):
+        Endpoints({}, keys=kept).credential(wanted)
+
+
+def test_a_kept_key_is_used_where_none_is_needed_but_never_by_the_embedded_model(kept):
+    endpoints = Endpoints({}, keys=kept)
+    assert endpoints.credential(deployment(OLLAMA)).reveal() == CANARY
+    assert endpoints.credential(deployment(Provider("local"))).reveal() == ""
+
+
+def test_the_file_of_kept_keys_is_not_looked_at_where_a_variable_has_a_key(tmp_path):
+    (tmp_path / "keys.json").write_text("damaged")
+    keys = Keys(tmp_path / "keys.json")
+    assert Endpoints({"OPENAI_API_KEY": "k"}, keys=keys).credential(deployment()).reveal() == "k"
+    assert keys.warnings == []
+
+
+def test_a_damaged_file_of_kept_keys_is_named_where_a_key_is_missed(tmp_path):
+    (tmp_path / "keys.json").write_text("damaged")
+    (tmp_path / "keys.json").chmod(0o644)
+    obstacle = Endpoints({}, keys=Keys(tmp_path / "keys.json")).obstacle(deployment())
+    assert isinstance(obstacle, MissingCredential)
+    assert "keys.json is damaged" in obstacle.hint
+    assert "keys set openai" in obstacle.hint
