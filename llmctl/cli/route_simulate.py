@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = examples(
     "llmctl route simulate -m fast --since 7d --compare ordered",
-    "llmctl route simulate -m fast --trace day.csv --outage primary=10m+5m --json",
+    "llmctl route simulate -m fast --trace day.csv --outage fast-1=10m+5m --json",
 )
 _SINCE = "7d"
 _SPEEDS_SINCE_S, _SPEEDS_CALLS = 30 * 86_400.0, 2000
@@ -56,10 +56,10 @@ def simulate(
     max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="The cap on each answer.")] = None,
     max_wait: MaxWait = None,
     outage: Annotated[
-        list[str] | None, typer.Option(metavar="ID=START+LENGTH", help="A deployment is out: primary=10m+5m.")
+        list[str] | None, typer.Option(metavar="ID=START+LENGTH", help="A deployment is out: fast-1=10m+5m.")
     ] = None,
     slow: Annotated[
-        list[str] | None, typer.Option(metavar="ID=START+LENGTH*FACTOR", help="It is slower: primary=10m+5m*8.")
+        list[str] | None, typer.Option(metavar="ID=START+LENGTH*FACTOR", help="It is slower: fast-1=10m+5m*8.")
     ] = None,
     speed_up: Annotated[float, typer.Option(metavar="N", help="N times as much traffic.")] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Equal seeds give equal results.")] = 0,
