@@ -10,17 +10,22 @@ _llmctl() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." fallback\:"Show what a chain does when its links fail, and rehearse it." cost\:"Report what calls cost, what budgets have left, and the prices." ledger\:"List, search, export, prune and check the calls that were made." models\:"Show and compare models; fetch the weights of the embedded one." config\:"Write, show and check the configuration." completion\:"Print the shell completion script for bash, zsh or fish."))' \
+        '1:command:((ask\:"Ask for one answer; stdin is joined to the prompt." chat\:"Talk with a model, in a conversation that is kept and resumes." embed\:"Turn texts into vectors, in batches." route\:"Show how targets are chosen and fare; clear their cooldowns." fallback\:"Show what a chain does when its links fail, and rehearse it." cost\:"Report what calls cost, what budgets have left, and the prices." ledger\:"List, search, export, prune and check the calls that were made." cache\:"Show, explain and remove the answers that are kept." models\:"Show and compare models; fetch the weights of the embedded one." config\:"Write, change, show and check the configuration." keys\:"Keep keys of providers in a private file; list and remove them." doctor\:"Check what is set up here, and what keeps it from working." help\:"Explain exit codes, configuration, environment and stdin." completion\:"Print the shell completion script for bash, zsh or fish."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         ask) _llmctl_ask ;;
+        chat) _llmctl_chat ;;
         embed) _llmctl_embed ;;
         route) _llmctl_route ;;
         fallback) _llmctl_fallback ;;
         cost) _llmctl_cost ;;
         ledger) _llmctl_ledger ;;
+        cache) _llmctl_cache ;;
         models) _llmctl_models ;;
         config) _llmctl_config ;;
+        keys) _llmctl_keys ;;
+        doctor) _llmctl_doctor ;;
+        help) _llmctl_help ;;
         completion) _llmctl_completion ;;
     esac
 }
@@ -47,11 +52,22 @@ _llmctl_ask() {
         '(--timeout)--timeout[Total time allowed\: 30s, 5m.]:TIME: ' \
         '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
         '(--max-cost)--max-cost[Send nothing where the answer may cost more than that.]:USD: ' \
+        '(--session)--session[Go on with the conversation NAME, or begin it.]:NAME: ' \
+        '(-c --continue)-c[Go on with the newest conversation.]' \
+        '(-c --continue)--continue[Go on with the newest conversation.]' \
+        '(--cache)--cache[off, exact, canonical, semantic, or refresh.]:MODE:(off exact canonical semantic refresh)' \
+        '*--cache-doc[What the answer depends on beside the request (repeat).]:HASH: ' \
         '(--on-break)--on-break[When a shown answer breaks off.]:ON_BREAK:(fail restart)' \
         '(--strict-params)--strict-params[Refuse what a target cannot take, instead of leaving it out.]' \
         '(--no-stdin)--no-stdin[Leave stdin alone.]' \
         '(--stream --no-stream)--stream[Print the answer as it is made, or at its end.]' \
         '(--stream --no-stream)--no-stream[Print the answer as it is made, or at its end.]' \
+        '(-x --extract)-x[Print the first code block alone; all, where there is none.]' \
+        '(-x --extract)--extract[Print the first code block alone; all, where there is none.]' \
+        '(--copy)--copy[Put on the clipboard what was printed.]' \
+        '(--render --raw)--render[Draw Markdown, or leave it as it is; on a terminal it is drawn.]' \
+        '(--render --raw)--raw[Draw Markdown, or leave it as it is; on a terminal it is drawn.]' \
+        '(--color)--color[Colour and drawing; auto\: where there is a terminal.]:COLOR:(auto always never)' \
         '(--json)--json[Print one JSON document.]' \
         '(--explain)--explain[Say who was chosen, and why each other was not.]' \
         '(--trace)--trace[Write the timeline of the call as JSON, however it ends.]:FILE:_files' \
@@ -67,6 +83,43 @@ _llmctl_ask() {
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
         '1:PROMPT: '
+}
+
+_llmctl_chat() {
+    _arguments -s -S \
+        '(-m --model)-m[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-m --model)--model[A model group, or provider/model.]:MODEL:(fast smart cheap creative local auto)' \
+        '(-s --system)-s[The system prompt.]:TEXT: ' \
+        '(-s --system)--system[The system prompt.]:TEXT: ' \
+        '*-f[A text file before the first message (repeat).]:FILE:_files' \
+        '*--file[A text file before the first message (repeat).]:FILE:_files' \
+        '(--session)--session[Begin the conversation NAME, or go on with it.]:NAME: ' \
+        '(-c --continue)-c[Go on with the newest conversation.]' \
+        '(-c --continue)--continue[Go on with the newest conversation.]' \
+        '(--list)--list[List the conversations that are kept, and leave.]' \
+        '*-o[Any other parameter of the requests (repeat).]:KEY=VALUE: ' \
+        '*--option[Any other parameter of the requests (repeat).]:KEY=VALUE: ' \
+        '(--temperature)--temperature[Sampling temperature.]:T: ' \
+        '(--max-tokens)--max-tokens[At most so many output tokens.]:N: ' \
+        '*--fallback[Ask this one next (repeat); replaces the group’s chain.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--no-fallback)--no-fallback[Ask the first target only.]' \
+        '(--timeout)--timeout[Time allowed for each answer\: 30s, 5m.]:TIME: ' \
+        '(--max-cost)--max-cost[Send nothing where the answer may cost more than that.]:USD: ' \
+        '(--cache)--cache[off, exact, canonical, semantic, or refresh.]:MODE:(off exact canonical semantic refresh)' \
+        '(--render --raw)--render[Draw Markdown, or leave it as it is; on a terminal it is drawn.]' \
+        '(--render --raw)--raw[Draw Markdown, or leave it as it is; on a terminal it is drawn.]' \
+        '(--color)--color[Colour and drawing; auto\: where there is a terminal.]:COLOR:(auto always never)' \
+        '(--json)--json[One JSON document a line for each answer.]' \
+        '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
+        '(--no-log)--no-log[Keep no text of this chat; its rows stay.]' \
+        '(-q --quiet)-q[Nothing on stderr but errors.]' \
+        '(-q --quiet)--quiet[Nothing on stderr but errors.]' \
+        '(-v --verbose)-v[Say on stderr who answered, and what was left out.]' \
+        '(-v --verbose)--verbose[Say on stderr who answered, and what was left out.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
 }
 
 _llmctl_embed() {
@@ -85,6 +138,7 @@ _llmctl_embed() {
         '(-o --output)-o[Write to FILE, not to stdout.]:FILE:_files' \
         '(-o --output)--output[Write to FILE, not to stdout.]:FILE:_files' \
         '(--json)--json[One JSON document; errors as JSON too.]' \
+        '(--cache)--cache[What is kept is not sent (exact, the default); refresh\: keep anew.]:CACHE:(off exact refresh)' \
         '*--tag[For the ledger and reports (repeat).]:KEY=VALUE: ' \
         '(--strategy)--strategy[How to choose among deployments (see route explain).]:NAME:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
         '(--timeout)--timeout[Time allowed for each request\: 30s, 5m.]:TIME: ' \
@@ -129,8 +183,8 @@ _llmctl_route_simulate() {
         '*--compare[This one beside it; repeat for more.]:STRATEGY:(adaptive ordered simple-shuffle round-robin least-busy latency-based-routing usage-based-routing cost-based-routing)' \
         '(--max-tokens)--max-tokens[The cap on each answer.]:N: ' \
         '(--max-wait)--max-wait[Longest wait for a target to be free\: 60s.]:TIME: ' \
-        '*--outage[A deployment is out\: primary=10m+5m.]:ID=START+LENGTH: ' \
-        '*--slow[It is slower\: primary=10m+5m*8.]:ID=START+LENGTH*FACTOR: ' \
+        '*--outage[A deployment is out\: fast-1=10m+5m.]:ID=START+LENGTH: ' \
+        '*--slow[It is slower\: fast-1=10m+5m*8.]:ID=START+LENGTH*FACTOR: ' \
         '(--speed-up)--speed-up[N times as much traffic.]:N: ' \
         '(--seed)--seed[Equal seeds give equal results.]:N: ' \
         '(--json)--json[One JSON document on stdout.]' \
@@ -481,6 +535,95 @@ _llmctl_ledger_backup() {
         '1:FILE:_files'
 }
 
+_llmctl_cache() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((purge\:"Remove kept answers and vectors for ever\: those that all options fit; without any, what has expired." stats\:"Show how much is kept, how often it answered, and what that saved." list\:"List kept answers, last used first." show\:"Show a kept answer wholly\: what was asked, its keys, its documents, and whom it answered." why\:"Say why a call was answered from the cache, or why not." bad\:"Say that an answer from the cache was wrong\: it is removed, and never given to that question again."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        purge) _llmctl_cache_purge ;;
+        stats) _llmctl_cache_stats ;;
+        list) _llmctl_cache_list ;;
+        show) _llmctl_cache_show ;;
+        why) _llmctl_cache_why ;;
+        bad) _llmctl_cache_bad ;;
+    esac
+}
+
+_llmctl_cache_purge() {
+    _arguments -s -S \
+        '(--older-than)--older-than[Kept for longer than\: 7d, 12h.]:TIME: ' \
+        '(--model)--model[Asked as MODEL, or answered by it.]:MODEL:(fast smart cheap creative local auto)' \
+        '(--kind)--kind[What this tier can answer from; every answer is exact.]:KIND:(exact canonical semantic vectors)' \
+        '(--document)--document[Answers that depend on this file, or on a SHA-256.]:FILE:_files' \
+        '(--match)--match[With this text in the prompt or the answer.]:TEXT: ' \
+        '(--all)--all[Everything.]' \
+        '(--dry-run)--dry-run[Count them, and remove nothing.]' \
+        '(--yes)--yes[Do not ask.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cache_stats() {
+    _arguments -s -S \
+        '(--since)--since[From then on\: 24h, 7d ago, or an ISO date.]:WHEN: ' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cache_list() {
+    _arguments -s -S \
+        '(-n --limit)-n[At most so many, last used first; 0 is all.]:LIMIT: ' \
+        '(-n --limit)--limit[At most so many, last used first; 0 is all.]:LIMIT: ' \
+        '(--model)--model[The model as typed, or as served (provider/model).]:MODEL:(fast smart cheap creative local auto)' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_cache_show() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:ID: '
+}
+
+_llmctl_cache_why() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:ID: '
+}
+
+_llmctl_cache_bad() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:ID: '
+}
+
 _llmctl_models() {
     local context state state_descr line
     typeset -A opt_args
@@ -563,12 +706,14 @@ _llmctl_config() {
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]' \
-        '1:command:((init\:"Write a commented configuration file (0600) and print its path." path\:"Print the paths of the configuration files that are read, later ones winning." show\:"Print every setting in force, secrets masked." check\:"Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)." schema\:"Print the JSON Schema of a configuration file."))' \
+        '1:command:((init\:"Write a commented configuration file (0600) and print its path." path\:"Print the paths of the configuration files that are read, later ones winning." show\:"Print every setting in force, secrets masked." get\:"Print what is in force for a key or a table, secrets masked; nothing where nothing is set." set\:"Change one key of the file; comments and order stay, and nothing is written that would not be good." check\:"Validate the configuration and print the groups, chains and providers that it makes (exit 3 when it is bad)." schema\:"Print the JSON Schema of a configuration file, with what each key means."))' \
         '*::arg:->args'
     [[ $state == args ]] && case $line[1] in
         init) _llmctl_config_init ;;
         path) _llmctl_config_path ;;
         show) _llmctl_config_show ;;
+        get) _llmctl_config_get ;;
+        set) _llmctl_config_set ;;
         check) _llmctl_config_check ;;
         schema) _llmctl_config_schema ;;
     esac
@@ -602,6 +747,27 @@ _llmctl_config_show() {
         '(-h --help)--help[Show the help and exit.]'
 }
 
+_llmctl_config_get() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:KEY: '
+}
+
+_llmctl_config_set() {
+    _arguments -s -S \
+        '(--unset)--unset[Take the key or the table out.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:KEY: ' \
+        '2:VALUE: '
+}
+
 _llmctl_config_check() {
     _arguments -s -S \
         '(--json)--json[One JSON document on stdout.]' \
@@ -613,10 +779,77 @@ _llmctl_config_check() {
 
 _llmctl_config_schema() {
     _arguments -s -S \
+        '(--markdown)--markdown[As a page\: docs/reference.md is one.]' \
         '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
         '(--debug)--debug[Show tracebacks.]' \
         '(-h --help)-h[Show the help and exit.]' \
         '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_keys() {
+    local context state state_descr line
+    typeset -A opt_args
+    _arguments -C \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:command:((set\:"Keep a provider’s key\: from a hidden prompt, or the first line of stdin." list\:"List the providers that have a key, and where it comes from\: a variable, keys set, or the configuration." rm\:"Forget a key that keys set keeps."))' \
+        '*::arg:->args'
+    [[ $state == args ]] && case $line[1] in
+        set) _llmctl_keys_set ;;
+        list) _llmctl_keys_list ;;
+        rm) _llmctl_keys_rm ;;
+    esac
+}
+
+_llmctl_keys_set() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:PROVIDER:(openai azure anthropic gemini bedrock groq together mistral deepseek xai cohere cerebras ai21 dashscope dashscope_cn inception minimax minimax_cn moonshot moonshot_cn stepfun upstage volcengine xiaomi zai zhipu atlascloud baseten chutes clarifai cloudflare crusoe databricks deepinfra digitalocean doubleword featherless fireworks friendli gmi heroku huggingface hyperbolic ionet modelscope nebius novita nvidia ollama_cloud ovhcloud sambanova scaleway siliconflow siliconflow_cn stackit venice vultr wandb helicone openrouter poe requesty vercel ollama vllm lmstudio llamacpp sglang tgi localai jan koboldcpp llamafile lmdeploy mlx tabbyapi textgen xinference docker litellm local)'
+}
+
+_llmctl_keys_list() {
+    _arguments -s -S \
+        '(--all)--all[Providers without a key too.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_keys_rm() {
+    _arguments -s -S \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:PROVIDER:(openai azure anthropic gemini bedrock groq together mistral deepseek xai cohere cerebras ai21 dashscope dashscope_cn inception minimax minimax_cn moonshot moonshot_cn stepfun upstage volcengine xiaomi zai zhipu atlascloud baseten chutes clarifai cloudflare crusoe databricks deepinfra digitalocean doubleword featherless fireworks friendli gmi heroku huggingface hyperbolic ionet modelscope nebius novita nvidia ollama_cloud ovhcloud sambanova scaleway siliconflow siliconflow_cn stackit venice vultr wandb helicone openrouter poe requesty vercel ollama vllm lmstudio llamacpp sglang tgi localai jan koboldcpp llamafile lmdeploy mlx tabbyapi textgen xinference docker litellm local)'
+}
+
+_llmctl_doctor() {
+    _arguments -s -S \
+        '(--live)--live[Ask each provider that has a key for its models\: free.]' \
+        '(--json)--json[One JSON document on stdout.]' \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]'
+}
+
+_llmctl_help() {
+    _arguments -s -S \
+        '*--config[Read this configuration (repeat; later wins).]:FILE:_files' \
+        '(--debug)--debug[Show tracebacks.]' \
+        '(-h --help)-h[Show the help and exit.]' \
+        '(-h --help)--help[Show the help and exit.]' \
+        '1:TOPIC:(exit-codes config environment stdin)'
 }
 
 _llmctl_completion() {
