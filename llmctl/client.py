@@ -146,7 +146,7 @@ class Client:
     # ---------------------------------------------------------------- asking
 
     def call(self, prompt: str | None = None, **options: Any) -> CallRun:
-        """A call, not yet begun: iterate over its `events()`, then read its `answer`; the options are those of `ask`."""
+        """A call, not yet begun: iterate over its `events()`, then read its `answer`; the options are `ask`'s."""
         return self.engine.call(self.ask(prompt, **options))
 
     def recalled(self, ask: Ask) -> Answer | None:
@@ -158,7 +158,7 @@ class Client:
         return answered_now(self._caching, ask, self.ledger, self._hooks)
 
     def ask(self, prompt: str | None = None, **options: Any) -> Ask:
-        """A call to be made; the options are those of `run.prepare.prepare`. Raises as it does, before anything is sent."""
+        """A call to be made, before anything is sent; the options are those of `run.prepare.prepare`, as are the errors."""
         return prepare(self.catalog, self.endpoints, prompt, **options)
 
     def obstacle(self, model: str, tags: Mapping[str, str] | None = None, max_cost: int | None = None) -> Obstacle:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from llmctl.core.types import Message, Part, Request
 
 VERSION = 1
-"""Of the keys and of the rules for texts (`canonical`, `screen`): whoever changes one of them raises it, so that nothing
-older is answered from, and `cache why` does not take a changed rule for damage."""
+"""Of the keys and of the rules for texts (`canonical`, `screen`): whoever changes one raises it, so that nothing older
+is answered from, and `cache why` does not take a changed rule for damage."""
 _HEX = frozenset("0123456789abcdef")
 _OF_A_DEPLOYMENT = ("api_version", "base_model", "max_output", "capabilities", "reasoning")
 _LOUD = 1 << 14  # an integer of more bits would take long to write out

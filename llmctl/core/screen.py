@@ -100,7 +100,7 @@ pto,vacation days,sick days,days off,payday,pay day,paycheck,minimum payment,amo
 rewards balance,to do list,shopping list,grocery list,chore list,my list of,my list for,todo list,my todo,gps
 coordinates,exact location,what location,this location,an uber,uber to,a reminder,reminders,be reminded,who i am,find
 my,my location,my bill,my vacation,i want to call,i need to call,i have an appointment,the calendar,a text""")
-_WISHES = ([], ["want"], ["need"], ["would"], ["was"], ["wonder"])
+_WISHES: tuple[list[str], ...] = ([], ["want"], ["need"], ["would"], ["was"], ["wonder"])
 _CHOICES = _set("use learn choose pick install prefer store write test study refactor start put call")
 """`Should I` do one of these, anybody may ask."""
 _ACTS = _set("text call dial remind play snooze siri alexa send share message pay buy book")

@@ -141,7 +141,7 @@ def test_the_library_caches_only_when_asked_and_a_groups_own_key_asks() -> None:
     world = World(*[reply("x")] * 8)
     assert [world.ask(command="library").cache for _ in range(2)] == ["off", "off"]
     assert [world.ask(command="library", cache="exact").cache for _ in range(2)] == ["miss", "exact"]
-    assert [world.ask("who invented tea?", command="library", model="asked").cache for _ in range(2)] == ["miss", "exact"]
+    assert [world.ask("who invented tea?", "asked", command="library").cache for _ in range(2)] == ["miss", "exact"]
 
 
 def test_chance_that_was_asked_for_is_not_cached_unless_the_caller_insists() -> None:
@@ -191,7 +191,7 @@ def test_an_answer_is_forgotten_with_its_time_and_one_from_the_future_is_none() 
 
     assert run_virtual(over(3000)) == ["first", "first"]  # from here on the entry is as old as the clock has gone
     assert run_virtual(over(3601)) == ["first", "second"]
-    assert world.ask("why is grass green?", model="asked").text == "third"  # the clock begins again: the entry is from the future
+    assert world.ask("why is grass green?", "asked").text == "third"  # a clock that begins again: from the future
 
 
 def test_a_kept_answer_streams_again_with_its_tools_and_its_document() -> None:
