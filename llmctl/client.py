@@ -158,7 +158,7 @@ class Client:
         return answered_now(self._caching, ask, self.ledger, self._hooks)
 
     def ask(self, prompt: str | None = None, **options: Any) -> Ask:
-        """A call to be made, before anything is sent; the options are those of `run.prepare.prepare`, as are the errors."""
+        """A call to be made; the options, and the errors, are those of `run.prepare.prepare`."""
         return prepare(self.catalog, self.endpoints, prompt, **options)
 
     def obstacle(self, model: str, tags: Mapping[str, str] | None = None, max_cost: int | None = None) -> Obstacle:
