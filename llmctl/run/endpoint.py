@@ -71,8 +71,7 @@ class Endpoints:
             self.address(deployment),
             self.credential(deployment),
             bearer=(deployment.auth or provider.auth) == "bearer",
-            api_version=deployment.api_version
-            or self._environ.get(f"{provider.name.upper().replace('-', '_')}_API_VERSION", "").strip(),
+            api_version=self.api_version(deployment),
             headers=headers,
             hidden=hidden,
         )
@@ -227,6 +226,11 @@ class Endpoints:
             output = _run(command, provider)
             self._commands[command] = began, output
         return output
+
+    def api_version(self, deployment: Deployment) -> str:
+        """The version of the API that is spoken, "" for the wire's own: of the deployment, or of the environment."""
+        name = f"{deployment.provider.name.upper().replace('-', '_')}_API_VERSION"
+        return deployment.api_version or self._environ.get(name, "").strip()
 
     def address(self, deployment: Deployment) -> str:
         """The API base. Raises ConfigInvalid for one that is not http(s), holds a password, or is plain http abroad."""

@@ -54,6 +54,15 @@ class Caching:
         """What `work()` returns, kept off the event loop; done even if the wait is cancelled."""
         return await self.worker.run(work, to_the_end=True) if self.cache.blocks else work()
 
+    def asked_as(self, deployment: Deployment) -> tuple[Deployment, str, dict[str, str]]:
+        """What is asked when `deployment` is, by the environment of now too: with its API version, address, headers.
+
+        Raises LlmctlError.
+        """
+        at = self.endpoints
+        spoken = replace(deployment, api_version=at.api_version(deployment))
+        return spoken, at.address(deployment), at.headers(deployment)[0]
+
     def of(self, ask: Ask, call_id: str) -> Recall:
         """The way of one call."""
         return Recall(self, ask, call_id)
@@ -89,11 +98,10 @@ class Recall:
 
     def _key(self, deployment: Deployment) -> Key | None:
         """Where the answer of `deployment` is; None where that cannot be said."""
-        use, endpoints = self._ask.cache, self._caching.endpoints
+        use = self._ask.cache
         try:
             request = with_defaults(self._ask.request, deployment.params)
-            address, headers = endpoints.address(deployment), endpoints.headers(deployment)[0]
-            scope = scope_of(request, deployment, address, headers, use.documents, use.namespace)
+            scope = scope_of(request, *self._caching.asked_as(deployment), use.documents, use.namespace)
         except (LlmctlError, ValueError, RecursionError):
             return None
         return key_of(scope, self._question, self._canonical)

@@ -53,12 +53,9 @@ class VectorCache:
 
     def _scope(self, request: Request, deployment: Deployment) -> bytes | None:
         """The scope of `deployment`; None where that cannot be said."""
-        endpoints = self._caching.endpoints
         try:
-            address, headers = endpoints.address(deployment), endpoints.headers(deployment)[0]
-            return vector_scope(
-                with_defaults(request, deployment.params), deployment, address, headers, self._use.namespace
-            )
+            asked = with_defaults(request, deployment.params)
+            return vector_scope(asked, *self._caching.asked_as(deployment), self._use.namespace)
         except (LlmctlError, ValueError, RecursionError):
             return None
 

@@ -41,13 +41,16 @@ TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "
 class World:
     """A client on doubles with a cache that several clients may share."""
 
-    def __init__(self, *replies: Reply, cache: MemoryCache | None = None, config: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *replies: Reply, cache: MemoryCache | None = None, config: dict[str, Any] | None = None,
+        environ: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.cache = MemoryCache() if cache is None else cache
         self.transport = ScriptedTransport(*replies)
         self.ledger = MemoryLedger()
         self.notices: list[Notice] = []
         self.client = Client(
-            config or CONFIG, environ={}, transport=self.transport, ledger=self.ledger, cache=self.cache,
+            config or CONFIG, environ=environ or {}, transport=self.transport, ledger=self.ledger, cache=self.cache,
             clock=VirtualClock(), rng=random.Random(7), hooks=[self.notices.append],
         )  # fmt: skip
 
@@ -100,6 +103,17 @@ def test_an_alias_that_points_elsewhere_now_is_asked_again() -> None:
     world.ask()
     elsewhere = World(reply("of b"), cache=world.cache, config={**CONFIG, "models": {"solo": {"model": "groq/b"}}})
     assert elsewhere.ask().text == "of b"
+
+
+@pytest.mark.parametrize("name", ["AZURE_API_VERSION", "AZURE_API_BASE"])
+def test_an_environment_that_says_otherwise_now_is_asked_again(name: str) -> None:
+    models = {"az": {"model": "azure/mine"}}
+    config = {"models": models, "providers": {"azure": {"api_key": "k"}}}
+    cache, values = MemoryCache(), ("https://one.example", "https://other.example")
+    for said in values:
+        base = {"AZURE_API_BASE": "https://mine.example", name: said}
+        world = World(reply(said), cache=cache, config=config, environ=base)
+        assert world.ask(model="az").text == said
 
 
 def test_the_order_of_words_that_mean_the_same_changes_nothing() -> None:
