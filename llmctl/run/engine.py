@@ -322,9 +322,11 @@ class CallRun:
                 parsed=parsed,
                 maker=run.deployment.maker if run else "",
             )
-        if self._recall is not None:
-            await self._recall.landed(served if state == "ok" else None, self.record, completion, parsed)
-        await self._write_down(completion.text or completion.refusal, error)
+        try:
+            if self._recall is not None:
+                await self._recall.landed(served if state == "ok" else None, self.record, completion, parsed)
+        finally:  # also when it is cancelled here
+            await self._write_down(completion.text or completion.refusal, error)
 
     async def _write_down(self, text: str | None, error: BaseException | None) -> None:
         """Complete the row, and tell that the call has ended."""

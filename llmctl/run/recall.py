@@ -79,6 +79,7 @@ class Recall:
         self._text = "\n".join(self._question)
         self._canonical: str | None = None
         self._flight: bytes | None = None
+        self._claims = False
         use = ask.cache
         self.why = use.why or "the cache is off" if use.off else self._kept_out()
         self._keys = () if self.why or not use.tiers else tuple(filter(None, map(self._key, ask.plan.own)))
@@ -130,7 +131,7 @@ class Recall:
         if not self._ask.cache.keeps:
             return await self._caching.do(self.find)
         clock, flight = self._caching.clock, digest(sorted(key.exact.hex() for key in self._keys))
-        since, pause_s = clock.now(), _PAUSES_S[0]
+        self._claims, since, pause_s = True, clock.now(), _PAUSES_S[0]
         patient_until = clock.monotonic() + self._ask.policy.total_s
         while clock.monotonic() < patient_until:
             answer = await self._caching.do(lambda: self._claim(flight, since))
@@ -175,13 +176,13 @@ class Recall:
 
         `served` is None where the call did not end well. One that was stopped leaves its lead to whoever waits.
         """
-        flight, self._flight = self._flight, None
         entry = self._entry(served, record, completion, parsed) if served is not None else None
-        if flight is None and entry is None:
+        if entry is None and not self._claims:
             return
         cache, now = self._caching.cache, self._caching.clock.now()
 
         def land() -> None:
+            flight, self._flight = self._flight, None  # here, after a claim that the call did not wait for
             kept = entry is not None and cache.put(entry, now)
             if flight is not None:
                 own = kept and entry is not None and any(entry.key.exact == key.exact for key in self._keys)

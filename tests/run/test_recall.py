@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -292,6 +293,50 @@ def test_a_leader_that_died_is_waited_for_no_longer_than_its_lease() -> None:
         return asyncio.get_running_loop().time() - began
 
     assert LEASE_S - 1 <= run_virtual(both()) <= LEASE_S + 1
+
+
+class HeldUp(MemoryCache):
+    """Waits in `step` until it is let go, on a thread of its own, as a disk would."""
+
+    blocks = True
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step, self.reached, self.may_pass = step, threading.Event(), threading.Event()
+
+    def _pass(self, step: str) -> None:
+        if step == self.step:
+            self.reached.set()
+            assert self.may_pass.wait(30)
+
+    def claim(self, *words: Any, **more: Any) -> Any:
+        self._pass("claim")
+        return super().claim(*words, **more)
+
+    def land(self, *words: Any, **more: Any) -> None:
+        self._pass("land")
+        super().land(*words, **more)
+
+
+@pytest.mark.parametrize("step", ["claim", "land"])
+def test_a_call_that_is_cancelled_twice_at_the_cache_completes_its_row_and_lets_go_of_its_lead(step: str) -> None:
+    cache = HeldUp(step)
+    world = World(reply("x"), cache=cache)
+
+    async def stopped() -> None:
+        call = asyncio.create_task(world.client.acomplete("why?", model="solo", cache="exact"))
+        await asyncio.to_thread(cache.reached.wait, 30)
+        for _ in range(2):
+            call.cancel()
+            await asyncio.wait([call], timeout=0.01)
+        cache.may_pass.set()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await world.client.engine.caching.worker.run(lambda: None)
+
+    asyncio.run(stopped())
+    assert [row.state for row in world.ledger.rows.values()] == ["ok" if step == "land" else "cancelled"]
+    assert [lease[0] for lease in cache._leases.values()] == [None]
 
 
 @pytest.mark.parametrize(
