@@ -215,7 +215,8 @@ class Client:
 
     def warnings(self) -> list[str]:
         """What a person must hear of the stores, the prices and the keys."""
-        stores = (list(getattr(part, "warnings", ())) for part in self._made("ledger", "state", "shared", "cache"))
+        parts = self._made("ledger", "state", "shared", "cache", "_caching")
+        stores = (list(getattr(part, "warnings", ())) for part in parts)
         one = next(filter(None, stores), [])  # what ails one of them ails the others: once is enough
         return [*one, *getattr(self.catalog.quote, "warnings", ()), *self.endpoints.warnings]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmctl.core.caching import Asked, Entry, expires_at, packed, unfit, unpacked
+from llmctl.core.caching import Asked, Entry, Flight, expires_at, packed, unfit, unpacked
 from llmctl.core.canonical import canonical
 from llmctl.core.errors import LlmctlError
 from llmctl.core.record import Answer
@@ -24,7 +24,7 @@ from llmctl.store.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llmctl.core.caching import Flight, Found
+    from llmctl.core.caching import Found
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import CallRecord
     from llmctl.run.asking import Ask
@@ -49,10 +49,21 @@ class Caching:
     clock: Clock
     dice: Callable[[], float]
     worker: Worker = field(default_factory=lambda: Worker("llmctl-cache"))
+    warnings: list[str] = field(default_factory=list)
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """What `work()` returns, kept off the event loop; done even if the wait is cancelled."""
-        return await self.worker.run(work, to_the_end=True) if self.cache.blocks else work()
+    def tried(self, work: Callable[[], T], default: T) -> T:
+        """What `work()` returns; `default` where the cache, which may be anybody's, fails: that is said once."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001 - whatever a cache does is a miss
+            self.warnings[:] = [f"the cache is not used: {type(error).__name__} in {type(self.cache).__name__}"]
+            return default
+
+    async def do(self, work: Callable[[], T], default: T) -> T:
+        """As `tried`, kept off the event loop; done even if the wait is cancelled."""
+        if not self.cache.blocks:
+            return self.tried(work, default)
+        return await self.worker.run(lambda: self.tried(work, default), to_the_end=True)
 
     def asked_as(self, deployment: Deployment) -> tuple[Deployment, str, dict[str, str]]:
         """What is asked when `deployment` is, by the environment of now too: with its API version, address, headers.
@@ -118,8 +129,18 @@ class Recall:
         """The kept answer, if there is one. Blocks for a query."""
         if not self._keys:
             return None
-        use = self._ask.cache
-        return self._caching.cache.find(self._keys, use.tiers, self._asked, self._caching.clock.now(), use.ttl_s)
+        use, cache, now = self._ask.cache, self._caching.cache, self._caching.clock.now()
+        return self._caching.tried(
+            lambda: self._sound(cache.find(self._keys, use.tiers, self._asked, now, use.ttl_s)), None
+        )
+
+    def _sound(self, found: Found | None) -> Found | None:
+        """`found`, which answers this very request. Raises ValueError where a cache says so of another."""
+        if found is not None:
+            unpacked(found.entry.answer)
+            if getattr(found.entry.key, found.tier) not in {getattr(key, found.tier) for key in self._keys}:
+                raise ValueError("the entry of another request")
+        return found
 
     async def awaited(self, waiting: Callable[[], object]) -> Found | None:
         """The kept answer, also of an equal call that is under way: `waiting` is told when it is waited for.
@@ -129,12 +150,12 @@ class Recall:
         if not self._keys:
             return None
         if not self._ask.cache.keeps:
-            return await self._caching.do(self.find)
+            return await self._caching.do(self.find, None)
         clock, flight = self._caching.clock, digest(sorted(key.exact.hex() for key in self._keys))
         self._claims, since, pause_s = True, clock.now(), _PAUSES_S[0]
         patient_until = clock.monotonic() + self._ask.policy.total_s
         while clock.monotonic() < patient_until:
-            answer = await self._caching.do(lambda: self._claim(flight, since))
+            answer = await self._caching.do(lambda: self._claim(flight, since), Flight(alone=True))
             if answer.found is not None or answer.alone:
                 return answer.found
             if answer.leads:
@@ -159,13 +180,14 @@ class Recall:
         )
         if answer.leads:
             self._flight = flight
+        self._sound(answer.found)
         return answer
 
     async def renew(self) -> None:
         """Hold on to the lead, if this call has it."""
         flight, now = self._flight, self._caching.clock.now()
         if flight is not None:
-            await self._caching.do(lambda: self._caching.cache.renew(flight, self._call_id, now, LEASE_S))
+            await self._caching.do(lambda: self._caching.cache.renew(flight, self._call_id, now, LEASE_S), None)
 
     # ---------------------------------------------------------------- keeping
 
@@ -188,7 +210,7 @@ class Recall:
                 own = kept and entry is not None and any(entry.key.exact == key.exact for key in self._keys)
                 cache.land(flight, self._call_id, now, gave_up=not own and record.state != "cancelled")
 
-        await self._caching.do(land)
+        await self._caching.do(land, None)
 
     def _entry(self, served: Deployment, record: CallRecord, made: Completion, parsed: Any) -> Entry | None:
         use = self._ask.cache
@@ -231,10 +253,7 @@ def answered_now(caching: Caching, ask: Ask, ledger: SqliteLedger, hooks: Hooks)
 
 
 def recalled(found: Found, ask: Ask, record: CallRecord, now: float, latency_ms: float) -> Answer:
-    """The answer that `found` gives to the call of `record`: it costs nothing, and saves what the entry had cost.
-
-    Raises ValueError for an entry that is no answer.
-    """
+    """The answer that `found` gives to the call of `record`: it costs nothing, and saves what the entry had cost."""
     entry, strategy = found.entry, ask.policy.strategy or ask.plan.links[0].group.strategy
     made = unpacked(entry.answer)
     booked = replace(

@@ -65,7 +65,8 @@ class VectorCache:
             return {}
         clock = self._caching.clock
         began = clock.monotonic()
-        kept = await self._caching.worker.run(lambda: self._look(texts))
+        nothing: dict[str, Kept] = {}
+        kept = await self._caching.do(lambda: self._look(texts), nothing)
         self.looked_s += clock.monotonic() - began
         return kept
 
@@ -90,7 +91,7 @@ class VectorCache:
         made = zip(batch, answer.completion.vectors, costs, strict=True)
         rows = {vector_key(served, place.text): Vector(vector.tobytes(), cost) for place, vector, cost in made}
         cache, now, model = self._caching.cache, self._caching.clock.now(), answer.served_by or ""
-        await self._caching.worker.run(lambda: cache.put_vectors(rows, model, now))
+        await self._caching.do(lambda: cache.put_vectors(rows, model, now), None)
 
 
 def readable(data: bytes) -> array[float] | None:

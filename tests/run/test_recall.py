@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llmctl import Client
+from llmctl.core.caching import Flight, Found
 from llmctl.core.errors import LlmctlError, UsageError
 from llmctl.run.observe import CallEnded, Recalled, Waiting
 from llmctl.run.recall import LEASE_S
@@ -293,6 +294,47 @@ def test_a_leader_that_died_is_waited_for_no_longer_than_its_lease() -> None:
         return asyncio.get_running_loop().time() - began
 
     assert LEASE_S - 1 <= run_virtual(both()) <= LEASE_S + 1
+
+
+class Foreign(MemoryCache):
+    """Somebody's cache of which one method has a fault: it raises, or says what no cache may say."""
+
+    def __init__(self, method: str, fault: Any) -> None:
+        super().__init__()
+
+        def faulty(*_: Any, **__: Any) -> Any:
+            if isinstance(fault, Exception):
+                raise fault
+            return fault
+
+        setattr(self, method, faulty)
+
+
+def found_of(**changes: Any) -> Found:
+    world = World(reply("of another"))
+    world.ask("what is another?")
+    (entry,) = world.cache.entries.values()
+    return Found(replace(entry, **changes), "exact")
+
+
+@pytest.mark.parametrize("method", ["find", "claim", "put", "renew", "land"])
+@pytest.mark.parametrize(
+    "fault", [ZeroDivisionError("redis://:secret@host"), "nonsense", found_of(), found_of(answer={})]
+)
+def test_whatever_is_wrong_with_a_cache_of_somebody_else_is_a_miss_said_once(method: str, fault: Any) -> None:
+    fault = Flight(found=fault) if method == "claim" and isinstance(fault, Found) else fault
+    world = World(*[replace(reply("right"), delay_s=25.0)] * 2, cache=Foreign(method, fault))
+
+    async def twice() -> list[str]:
+        options = {"model": "solo", "command": "ask", "log": method != "find"}
+        return [(await world.client.acomplete("why is the sky blue?", **options)).text for _ in range(2)]
+
+    assert run_virtual(twice()) == ["right", "right"]
+    assert world.sent == (1 if method in ("renew", "land") else 2)
+    assert {row.state for row in world.ledger.rows.values()} <= {"ok", "cached"}
+    spoken = world.client.warnings()
+    assert len(spoken) == (method in ("find", "claim") or isinstance(fault, Exception))
+    assert all("the cache is not used" in each and "secret" not in each for each in spoken)
 
 
 class HeldUp(MemoryCache):

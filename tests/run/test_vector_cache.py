@@ -321,3 +321,19 @@ def test_a_price_that_nobody_knows_saves_nothing_that_is_known(world):
     world.embed(["a"], model="other")
     got = world.embed(["a"], model="other")
     assert (got.cached, got.saved_usd, got.cost_usd) == (1, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("method", ["vectors", "put_vectors"])
+@pytest.mark.parametrize("fault", [ZeroDivisionError("redis://:secret@host"), "nonsense"])
+def test_a_cache_of_somebody_else_that_fails_is_a_miss_said_once(world, method, fault):
+    def faulty(*_):
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+    setattr(world.cache, method, faulty)
+    with world.client() as client:
+        got = [client.embed(TEXTS, model="m", cache="exact", batch=4) for _ in range(2)]
+        assert [list(each) for each in got[1].vectors] == [vector(text) for text in TEXTS]
+        assert got[1].cached == 0
+        assert len(client.warnings()) == (method == "vectors" or isinstance(fault, Exception))
