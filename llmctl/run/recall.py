@@ -16,6 +16,7 @@ from llmctl.core.record import Answer
 from llmctl.core.scope import Key, digest, key_of, question_of, scope_of
 from llmctl.core.screen import screen
 from llmctl.core.types import Completion, Event, Text, ToolCallDelta
+from llmctl.routing.policy import Policy
 from llmctl.run.accounts import prompt_of
 from llmctl.run.asking import record_of, with_defaults
 from llmctl.run.observe import CallEnded, CallStarted, Recalled
@@ -153,18 +154,26 @@ class Recall:
             return await self._caching.do(self.find, None)
         clock, flight = self._caching.clock, digest(sorted(key.exact.hex() for key in self._keys))
         self._claims, since, pause_s = True, clock.now(), _PAUSES_S[0]
-        patient_until = clock.monotonic() + self._ask.policy.total_s
-        while clock.monotonic() < patient_until:
+        patient_until = clock.monotonic() + self._patience_s()
+        while True:
             answer = await self._caching.do(lambda: self._claim(flight, since), Flight(alone=True))
             if answer.found is not None or answer.alone:
                 return answer.found
-            if answer.leads:
+            if answer.leads or clock.monotonic() >= patient_until:
                 return None
             if pause_s == _PAUSES_S[0]:
                 waiting()
             await clock.sleep(pause_s * (1 + self._caching.dice()) / 2)
             pause_s = min(2 * pause_s, _PAUSES_S[1])
-        return None
+
+    def _patience_s(self) -> float:
+        """How long an equal call is waited for: what is left of the deadline must do for an answer of its own.
+
+        A minute (`max_wait`, if nobody says less) is no bound: an equal call that thinks for so long is nearly there.
+        """
+        policy = self._ask.policy
+        half_s = policy.total_s / 2
+        return min(half_s, policy.max_wait_s) if policy.max_wait_s < Policy().max_wait_s else half_s
 
     def _claim(self, flight: bytes, since: float) -> Flight:
         use = self._ask.cache

@@ -382,6 +382,32 @@ def test_a_call_that_is_cancelled_twice_at_the_cache_completes_its_row_and_lets_
 
 
 @pytest.mark.parametrize(
+    ("bounds", "waited_s"),
+    [
+        ({"timeout": 10.0}, 5.0),
+        ({"max_wait": 3.0}, 3.0),
+        ({"max_wait": 0.0}, 0.0),
+        ({"max_wait": 60.0}, 24.0),
+        ({"timeout": 100.0}, 24.0),
+    ],
+)
+def test_an_equal_call_is_waited_for_only_as_long_as_its_own_can_still_be_made(bounds: Any, waited_s: float) -> None:
+    world = World(replace(reply("theirs"), delay_s=25.0), replace(reply("mine"), delay_s=2.0))
+
+    async def both() -> tuple[str, float]:
+        theirs = asyncio.create_task(world.client.acomplete("why?", model="solo", cache="exact"))
+        await asyncio.sleep(1)
+        mine = await world.client.acomplete("why?", model="solo", cache="exact", **bounds)
+        assert (await theirs).text == "theirs"
+        return mine.text, (mine.record.latency_ms or 0.0) / 1000
+
+    text, took_s = run_virtual(both())
+    own_s = 0.0 if waited_s == 24.0 else 2.0
+    assert text == ("mine" if own_s else "theirs")
+    assert waited_s + own_s <= took_s <= waited_s + own_s + 0.5
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"cache": "semantic"}, "not set up"),
