@@ -114,7 +114,8 @@ class Recall:
         use = self._ask.cache
         try:
             request = with_defaults(self._ask.request, deployment.params)
-            scope = scope_of(request, *self._caching.asked_as(deployment), use.documents, use.namespace)
+            told = (*use.documents, *(["strict"] if self._ask.strict_params else []))  # no hash: nobody's document
+            scope = scope_of(request, *self._caching.asked_as(deployment), told, use.namespace)
         except (LlmctlError, ValueError, RecursionError):
             return None
         return key_of(scope, self._question, self._canonical)

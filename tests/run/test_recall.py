@@ -118,6 +118,14 @@ def test_an_environment_that_says_otherwise_now_is_asked_again(name: str) -> Non
         assert world.ask(model="az").text == said
 
 
+def test_an_answer_made_without_a_parameter_is_none_for_a_call_that_insists_on_it() -> None:
+    world = World(reply("all alike"), reply("strict"))
+    assert world.ask(top_k=3).dropped == ("top_k",)
+    with pytest.raises(LlmctlError, match="takes no top_k"):
+        world.ask(top_k=3, strict_params=True)
+    assert [world.ask(strict_params=True).cache for _ in range(2)] == ["miss", "exact"]
+
+
 def test_the_order_of_words_that_mean_the_same_changes_nothing() -> None:
     world = World(reply("four"))
     world.ask(None, messages=[{"role": "user", "content": "2+2?"}], temperature=1, seed=3, extra={"a": 1, "b": 2.0})
