@@ -23,7 +23,7 @@ from llmctl.core.caching import SKEW_S, Flight, Found, is_live
 from llmctl.run.clock import DrillClock, SystemClock
 from llmctl.run.faults import FaultTransport
 from llmctl.run.shared import MemoryState
-from llmctl.store.cache_rows import OVERHEAD_OF_A_VECTOR, SWEPT, entry_size, row_of
+from llmctl.store.cache_rows import OVERHEAD_OF_A_VECTOR, SPARED_S, SWEPT, entry_size, row_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
@@ -278,9 +278,14 @@ class MemoryCache:
         """Keep vectors."""
         del model
         with self._lock:
-            self._vectors |= {key: (now, each) for key, each in rows.items()}
-            while self._vector_bytes() > self._max_bytes // 2:
-                del self._vectors[min(self._vectors, key=lambda each: self._vectors[each][0])]
+            for key in rows:
+                self._vectors.pop(key, None)
+            more = sum(map(_vector_size, rows.values()))
+            for key, (used, _) in sorted(self._vectors.items(), key=lambda each: each[1][0]):
+                if self._vector_bytes() + more > self._max_bytes // 2 and not now - SPARED_S <= used <= now + SKEW_S:
+                    del self._vectors[key]
+            if self._vector_bytes() + more <= self._max_bytes // 2:
+                self._vectors |= {key: (now, each) for key, each in rows.items()}
 
     def _drop(self, exact: bytes) -> None:
         del self.entries[exact], self._used[exact]
@@ -290,7 +295,11 @@ class MemoryCache:
         return len(self.entries) >= self._max_entries or used + size > most
 
     def _vector_bytes(self) -> int:
-        return sum(len(each.data) + OVERHEAD_OF_A_VECTOR for _, each in self._vectors.values())
+        return sum(_vector_size(each) for _, each in self._vectors.values())
+
+
+def _vector_size(vector: Vector) -> int:
+    return len(vector.data) + OVERHEAD_OF_A_VECTOR
 
 
 class VirtualClock(SystemClock):

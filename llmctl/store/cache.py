@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmctl.core.caching import LARGEST, Flight, Vector
 from llmctl.core.errors import LedgerUnusable
 from llmctl.core.scope import VERSION
-from llmctl.store.cache_rows import ADD_VECTOR, COLUMNS, entry_size, row_of, seal_of, vector_row
+from llmctl.store.cache_rows import ADD_VECTOR, COLUMNS, DAY_S, entry_size, row_of, seal_of, vector_row
 from llmctl.store.cache_schema import MARK, STEPS
 from llmctl.store.cache_steps import find, make_room, standing, take, totals, vectors
 from llmctl.store.db import Database
@@ -36,7 +36,6 @@ _BRIEFLY_S = 0.2
 """How long another writer is waited for: to keep something, and to note a hit, which is one even unnoted."""
 _ALONE_S = 30.0
 """How long nothing is waited for but briefly, after a wait in vain."""
-_DAY_S = 86_400.0
 _LONGEST = 2 * LARGEST
 """The most bytes of a row that SQLite reads: damage, or malice, may claim a gigabyte."""
 
@@ -126,14 +125,14 @@ class SqliteCache:
     def vectors(self, keys: Sequence[bytes], now: float) -> dict[bytes, Vector]:
         """The kept vectors of `keys`; see the port."""
         nothing: tuple[dict[bytes, Vector], list[int]] = ({}, [])
-        found, stale = self._read(lambda connection: vectors(connection, keys, now - _DAY_S, now), nothing)
+        found, stale = self._read(lambda connection: vectors(connection, keys, now - DAY_S, now), nothing)
         if stale:
             sql = "UPDATE vectors SET used_at = ? WHERE n = ?"
             self._write(lambda connection: connection.executemany(sql, [(now, n) for n in stale]), None, _BRIEFLY_S)
         return found
 
     def put_vectors(self, rows: Mapping[bytes, Vector], model: str, now: float) -> None:
-        """Keep vectors; see the port. The least lately used make room."""
+        """Keep vectors; see the port. Those make room that were not used for days; else these are not kept."""
         if rows:
             self._write(lambda connection: self._put_vectors(connection, rows, model, now), None)
 

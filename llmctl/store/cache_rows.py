@@ -29,6 +29,10 @@ OVERHEAD, OVERHEAD_OF_A_VECTOR, OVERHEAD_OF_A_DOCUMENT = 700, 150, 150
 """The bytes that each takes in the file beside its texts or data, its share of the indexes included (measured)."""
 SWEPT, EVICTED = 8, 500
 """The most expired entries that go with every one that is kept, and the most of all that make room for one."""
+DAY_S = 86_400.0
+SPARED_S = 2 * DAY_S
+"""Vectors make room only so long after their last use, which is noted to the day: a corpus larger than their share,
+read in one order, would else throw out each of its vectors just before it is looked for."""
 ENTRY = f"SELECT {', '.join(COLUMNS)}, prompt, answer, seal, n FROM entries JOIN texts ON entry = n"  # noqa: S608
 """The row that `entry_of` reads."""
 ADD_VECTOR = (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from itertools import chain
+from math import inf
 from typing import TYPE_CHECKING
 
 from llmctl.core.caching import SKEW_S, Flight, Found, Vector, is_live
-from llmctl.store.cache_rows import ENTRY, EVICTED, SWEPT, entry_of, seal_of
+from llmctl.store.cache_rows import ENTRY, EVICTED, SPARED_S, SWEPT, entry_of, seal_of
 from llmctl.store.patience import damaged
 
 if TYPE_CHECKING:
@@ -103,23 +104,27 @@ def make_room(
 ) -> bool:
     """Whether `more` (rows, bytes) fit: what has expired goes first, then what was used longest ago.
 
-    A few at a time, so that no call waits. While that is not enough (the limits were lowered), what is kept may at
-    least not grow beyond what it `was`.
+    A few at a time, so that no call waits. While that is not enough (the limits were lowered, or vectors are spared),
+    what is kept may at least not grow beyond what it `was`.
     """
     held = totals(connection)[table]
     lack = [held[n] + more[n] - limits[n] for n in (0, 1)]
     gone: dict[int, None] = {}
     rows = "SELECT n, CAST(bytes AS INTEGER)"
-    oldest = connection.execute(f"{rows}, 0 FROM {table} ORDER BY used_at, n")
-    dead = f"{rows}, 1 FROM entries WHERE expires_at <= ? ORDER BY expires_at, n"
-    for n, size, expired in chain(connection.execute(dead, (now,)) if table == "entries" else (), oldest):
+    if table == "entries":
+        dead = f"{rows}, 1 FROM entries WHERE expires_at <= ? ORDER BY expires_at, n"
+        first, then = (dead, now), (f"{rows}, 0 FROM entries WHERE used_at >= ? ORDER BY used_at, n", -inf)
+    else:  # those of the future: the clock was set back
+        first = f"{rows}, 0 FROM vectors WHERE used_at < ? ORDER BY used_at, n", now - SPARED_S
+        then = f"{rows}, 0 FROM vectors WHERE used_at > ? ORDER BY used_at, n", now + SKEW_S
+    for n, size, expired in chain.from_iterable(connection.execute(sql, (at,)) for sql, at in (first, then)):
         if len(gone) >= EVICTED or (max(lack) <= 0 and not (expired and len(gone) < SWEPT)):
             break
         if n not in gone:
             gone[n] = None
             lack = [lack[0] - 1, lack[1] - size]
     connection.executemany(f"DELETE FROM {table} WHERE n = ?", [(n,) for n in gone])  # noqa: S608
-    if max(lack) > 0 and len(gone) < EVICTED:  # nothing is left, whatever the totals say
+    if table == "entries" and max(lack) > 0 and len(gone) < EVICTED:  # nothing is left, whatever the totals say
         held = totals(connection, anew=True)[table]
         lack = [held[n] + more[n] - limits[n] for n in (0, 1)]
     return all(lack[n] <= max(0, was[n] - limits[n]) for n in (0, 1))

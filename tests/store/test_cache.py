@@ -329,9 +329,25 @@ def test_vectors_have_half_of_the_bytes_and_those_not_used_for_longest_make_room
     for n, (name, vector) in enumerate(rows.items()):
         store.put_vectors({name: vector}, "m", NOW + n * day)
         store.vectors([bytes(32)], NOW + (n + 1) * day)  # the first is in use
-    assert [name[0] for name in store.vectors(list(rows), NOW)] == [0, 3, 4, 5, 6]
+    assert [name[0] for name in store.vectors(list(rows), NOW + 7 * day)] == [0, 3, 4, 5, 6]
     assert not store.put(entry(1, prompt="x" * 5000), NOW)
     assert store.put(entry(1, prompt="x" * 3000), NOW)
+
+
+@pytest.mark.parametrize("pause_s", [60, 80_000, 86_400, 90_000])
+def test_of_a_corpus_that_is_larger_than_their_share_as_much_as_fits_is_found_every_time(
+    kind: str, tmp_path: Path, pause_s: float
+) -> None:
+    store, corpus = make(kind, tmp_path, max_bytes=40_000), [b"%032d" % n for n in range(40)]
+    found = []
+    for run in range(5):
+        found.append(0)
+        for at in range(0, 40, 4):
+            now, some = NOW + run * pause_s + at, corpus[at : at + 4]
+            kept = store.vectors(some, now)
+            found[-1] += len(kept)
+            store.put_vectors({key: Vector(bytes(850), None) for key in some if key not in kept}, "m", now)
+    assert found == [0, 20, 20, 20, 20]
 
 
 @pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.full)])
