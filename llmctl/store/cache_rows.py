@@ -53,18 +53,21 @@ def seal_of(*values: Any) -> bytes:
 
 
 def row_of(entry: Entry) -> tuple[tuple[Any, ...], str, bytes] | None:
-    """The values of COLUMNS, the prompt and the answer as they are kept; None for one that is too large or no JSON."""
+    """The values of COLUMNS, the prompt and the answer as they are kept; None for one that cannot be kept whole.
+
+    That is one too large or no JSON, or a prompt that is no UTF-8: from another text no key could be derived again.
+    """
     try:
         answer = json.dumps(entry.answer, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        prompt = entry.prompt.encode()
     except (TypeError, ValueError, RecursionError):
         return None
-    prompt = entry.prompt.encode("utf-8", "replace")
     if len(answer) + len(prompt) > LARGEST:
         return None
     names = (stored("", name) for name in (entry.group, entry.served_by, entry.provider, entry.deployment))
     times = float(entry.created_at), float(entry.expires_at)  # as SQLite will give them back
     values = (entry.id, *entry.key, *times, *names, entry.cost_nanousd)
-    return values, prompt.decode(), zlib.compress(answer)
+    return values, entry.prompt, zlib.compress(answer)
 
 
 def entry_size(prompt: str, answer: bytes, documents: Collection[str]) -> int:

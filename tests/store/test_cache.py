@@ -247,6 +247,11 @@ def test_what_was_used_longest_ago_makes_room_and_what_has_expired_before_it(kin
     assert not none.put(entry(1), NOW)
 
 
+def test_a_prompt_that_is_no_utf8_is_not_kept_since_no_key_could_be_derived_from_what_would_be(store: Store) -> None:
+    assert not store.put(entry(1, prompt="why \ud800?"), NOW)
+    assert ask(store, key(1)) is None
+
+
 def test_bytes_are_limited_too_and_what_never_fits_takes_nobodys_place(kind: str, tmp_path: Path) -> None:
     store = make(kind, tmp_path, max_bytes=100_000)
     noise = [random.Random(n).randbytes(15_000).hex() for n in range(7)]  # it cannot be compressed below its half
