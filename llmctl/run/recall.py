@@ -15,7 +15,7 @@ from llmctl.core.errors import LlmctlError
 from llmctl.core.record import Answer
 from llmctl.core.scope import Key, digest, key_of, question_of, scope_of
 from llmctl.core.screen import screen
-from llmctl.core.types import Completion, Event, Text, ToolCallDelta
+from llmctl.core.types import Completion, Event, Image, Text, ToolCallDelta
 from llmctl.routing.policy import Policy
 from llmctl.run.accounts import prompt_of
 from llmctl.run.asking import record_of, with_defaults
@@ -101,10 +101,13 @@ class Recall:
         """Why a prompt that is asked is not for the cache; the canonical text is found here, for those that are."""
         if not self._question:
             return "the last turn is not the user's"
-        reason = screen(self._text)
-        if reason and self._ask.cache.screened:
-            return f"the prompt is {reason}"
-        only_text = all(isinstance(part, Text) for part in self._ask.request.messages[-1].parts)
+        reason, messages = screen(self._text), self._ask.request.messages
+        if self._ask.cache.screened:
+            if reason:
+                return f"the prompt is {reason}"
+            if any(isinstance(part, Image) and part.url for message in messages for part in message.parts):
+                return "what is at the address of an image may change"
+        only_text = all(isinstance(part, Text) for part in messages[-1].parts)
         if not reason and only_text and len(self._question) == 1:
             self._canonical = canonical(self._text)
         return ""

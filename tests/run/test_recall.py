@@ -185,6 +185,23 @@ def test_a_prompt_about_now_is_not_cached_unless_the_caller_insists() -> None:
     assert world.ask(now).cache == "off"
 
 
+@pytest.mark.parametrize(
+    ("url", "caches"), [("https://cam.example/now.png", "off"), ("data:image/png;base64,AAAA", "exact")]
+)
+def test_an_image_that_only_its_address_tells_is_not_cached_unless_the_caller_insists(url: str, caches: str) -> None:
+    world = World(*[reply("x")] * 3)
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what is a sea?"}]
+    again = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "what is a lake?"},
+    ]
+    for messages in (again[:1], again):
+        assert [world.ask(None, messages=messages).cache for _ in range(2)][1] == caches
+    assert world.ask(None, messages=again[:1], cache="exact").cache in ("miss", "exact")
+    assert world.ask(None, messages=again[:1], cache="exact").cache == "exact"
+
+
 def test_another_wording_is_answered_where_canonical_is_asked_for() -> None:
     world = World(reply("Paris"), reply("Paris!"))
     world.ask("What is the capital of France?", cache="canonical")
