@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from llmctl.core.caching import Entry
 
 _OFF = (
-    "the cache was not used: `--cache off`, a mode of the configuration, a command that caches only when told, or a"
-    " temperature above 0 without a seed; which of them is not kept"
+    "the cache was not used: `--cache off`, a mode of the configuration, a command that caches only when told, a"
+    " temperature above 0 without a seed, or an image given by its address; which of them is not kept"
 )
 _NEWEST = "SELECT id FROM hits ORDER BY n DESC LIMIT 1"
 _HIT: dict[str, Any] = {
