@@ -158,10 +158,10 @@ def use_of(
     A temperature above 0 that the caller set, without a seed, asks for chance: only `exact`, said, caches it.
     """
     why, insists = "", said and mode in ("exact", "refresh")
-    params = request.params
+    sent = {"temperature": request.params.temperature, "seed": request.params.seed, **request.params.extra}
     if mode == "off":
         why = "the cache is off"
-    elif not insists and (params.temperature or 0) > 0 and params.seed is None:
+    elif not insists and sent["temperature"] and sent["seed"] is None:
         why = "a temperature above 0 without a seed asks for chance"
     if why:
         return Use(mode=mode, why=why, documents=documents)

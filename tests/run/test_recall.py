@@ -169,8 +169,9 @@ def test_the_library_caches_only_when_asked_and_a_groups_own_key_asks() -> None:
 
 
 def test_chance_that_was_asked_for_is_not_cached_unless_the_caller_insists() -> None:
-    world = World(*[reply("x")] * 8)
+    world = World(*[reply("x")] * 10)
     assert [world.ask(temperature=0.9).cache for _ in range(2)] == ["off", "off"]
+    assert [world.ask(extra={"temperature": 0.9}).cache for _ in range(2)] == ["off", "off"]
     assert [world.ask(temperature=0.9, seed=1).cache for _ in range(2)] == ["miss", "exact"]
     assert [world.ask(temperature=0.9, cache="exact").cache for _ in range(2)] == ["miss", "exact"]
     assert [world.ask(model="warm").cache for _ in range(2)] == ["miss", "exact"]
