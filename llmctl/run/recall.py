@@ -143,7 +143,8 @@ class Recall:
         """`found`, which answers this very request. Raises ValueError where a cache says so of another."""
         if found is not None:
             unpacked(found.entry.answer)
-            if getattr(found.entry.key, found.tier) not in {getattr(key, found.tier) for key in self._keys}:
+            mine = {getattr(key, found.tier) for key in self._keys} - {None}
+            if found.tier not in self._ask.cache.tiers or getattr(found.entry.key, found.tier) not in mine:
                 raise ValueError("the entry of another request")
         return found
 

@@ -345,7 +345,14 @@ def found_of(**changes: Any) -> Found:
 
 @pytest.mark.parametrize("method", ["find", "claim", "put", "renew", "land"])
 @pytest.mark.parametrize(
-    "fault", [ZeroDivisionError("redis://:secret@host"), "nonsense", found_of(), found_of(answer={})]
+    "fault",
+    [
+        ZeroDivisionError("redis://:secret@host"),
+        "nonsense",
+        found_of(),
+        found_of(answer={}),
+        found_of()._replace(tier="scope"),
+    ],
 )
 def test_whatever_is_wrong_with_a_cache_of_somebody_else_is_a_miss_said_once(method: str, fault: Any) -> None:
     fault = Flight(found=fault) if method == "claim" and isinstance(fault, Found) else fault
