@@ -97,11 +97,14 @@ def scope_of(
     headers: Mapping[str, str],
     documents: Sequence[str] = (),
     namespace: str = "",
+    *,
+    strict: bool = False,
 ) -> bytes:
     """The scope of asking `deployment` at `address`: everything but the last user text.
 
     `request` has the deployment's parameters already, `headers` are the user's own, `documents` are content hashes in
-    any order. Raises ValueError for a request that no JSON can say.
+    any order. `strict` is whether a parameter that cannot be taken is refused: what was answered without it answers
+    no such call. Raises ValueError for a request that no JSON can say.
     """
     provider, question = deployment.provider, bool(question_of(request))
     turns = [_turn(message) for message in request.messages]
@@ -123,6 +126,7 @@ def scope_of(
         "tool_choice": request.tool_choice,
         "response_format": request.response_format and _values(request.response_format),
         "documents": sorted(set(documents)),
+        "strict": strict,
     })  # fmt: skip
 
 

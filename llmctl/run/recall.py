@@ -117,8 +117,9 @@ class Recall:
         use = self._ask.cache
         try:
             request = with_defaults(self._ask.request, deployment.params)
-            told = (*use.documents, *(["strict"] if self._ask.strict_params else []))  # no hash: nobody's document
-            scope = scope_of(request, *self._caching.asked_as(deployment), told, use.namespace)
+            strict = self._ask.strict_params
+            place = self._caching.asked_as(deployment)
+            scope = scope_of(request, *place, use.documents, use.namespace, strict=strict)
         except (LlmctlError, ValueError, RecursionError):
             return None
         return key_of(scope, self._question, self._canonical)

@@ -90,6 +90,7 @@ CHANGED: dict[str, dict[str, object]] = {
     "header": {"headers": {"X-A": "2"}},
     "another header": {"headers": {"X-A": "1", "X-B": ""}},
     "namespace": {"namespace": "you"},
+    "whether a parameter may be left out": {"strict": True},
     "a document": {"documents": ("d1", "d3")},
     "a document more": {"documents": ("d1", "d2", "d3")},
     "no document": {"documents": ()},
