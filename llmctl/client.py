@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from llmctl.config.places import Places
+    from llmctl.core.caching import Found
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import Answer
     from llmctl.routing.plan import Obstacle
@@ -156,6 +157,14 @@ class Client:
         from llmctl.run.recall import answered_now
 
         return answered_now(self._caching, ask, self.ledger, self._hooks)
+
+    def kept(self, ask: Ask) -> tuple[str, Found | None]:
+        """What the cache is to `ask` now: "off", "miss" or a tier, and the answer that it has. Nothing is written."""
+        if self._caching is None or ask.cache.off:
+            return "off", None
+        recall = self._caching.of(ask, "")
+        found = recall.find()
+        return found.tier if found else recall.column, found
 
     def ask(self, prompt: str | None = None, **options: Any) -> Ask:
         """A call to be made; the options, and the errors, are those of `run.prepare.prepare`."""

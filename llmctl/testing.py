@@ -202,6 +202,8 @@ class MemoryCache:
                 ]
                 if found:
                     newest = max(found, key=lambda entry: entry.created_at)
+                    if not asked.call_id:
+                        return Found(newest, tier)
                     self._used[newest.key.exact] = now, self._used[newest.key.exact][1]
                     self.hits.append((asked, Found(newest, tier)))
                     return self.hits[-1][1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmctl.cli.explaining import end, look, onlooker
-from llmctl.cli.output import print_json, say, table
+from llmctl.cli.output import ago, print_json, say, table
 from llmctl.core.money import usd
 from llmctl.core.types import Usage
 
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 
 def show_plan(context: Context, message: str | None, options: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """Print the plan of the call, and whom it would ask now. Raises what `ask` would raise before sending."""
-    found = look(onlooker(context), message, options)
-    end(found)
+    """Print the plan of the call, whom it would ask now, and whether it need not.
+
+    Raises what `ask` would raise before sending.
+    """
+    client = onlooker(context)
+    found = look(client, message, options)
     ask, tokens = found.ask, found.snapshot.prompt_tokens
+    cache, kept = client.kept(ask)
+    age_s = None if kept is None else max(0.0, found.now - kept.entry.created_at)
+    if age_s is None:  # who is answered from the cache needs nobody
+        end(found)
     capped = ask.request.params.max_tokens
     rows = [
         {
@@ -36,12 +43,15 @@ def show_plan(context: Context, message: str | None, options: dict[str, Any], *,
         document = {"model": ask.plan.name, "prompt_tokens": tokens, "max_tokens": capped, "chain": rows}
         decided = found.as_json()
         more = {"decision": decided["decision"], "candidates": decided["candidates"]}
+        more |= {"cache": cache} | ({} if age_s is None else {"cache_age_s": round(age_s, 1)})
         print_json({**document, "left_out": left_out, **more, "sent": False})
         return
     table(("link", "deployment", "provider", "model", "est_cost_usd"), rows, right=("link", "est_cost_usd"))
     if not quiet:
         for each in found.candidates:
             say(f"{each.deployment.id}: {each.reason}")
+        if age_s is not None:
+            say(f"the cache would answer ({cache}), at no cost: its answer is {ago(age_s)} old")
         say(f"about {tokens} input tokens; nothing was sent")
 
 

@@ -100,7 +100,7 @@ class Found(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Who looks: the call's id, its exact key, and its text where one may be kept (for the audit of hits)."""
+    """Who looks: the id of a call, "" without one, and its text where one may be kept (for the audit of hits)."""
 
     call_id: str
     prompt: str | None

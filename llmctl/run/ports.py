@@ -88,7 +88,8 @@ class Cache(Protocol):
     def find(self, keys: Sequence[Key], tiers: Sequence[Tier], asked: Asked, now: float, ttl_s: float) -> Found | None:
         """The newest live entry (`core.caching.is_live`) under the first of `tiers` that has one for any of `keys`.
 
-        One query a tier. A pair that was forbidden is passed over. A hit is counted and leaves an audit row.
+        One query a tier. A pair that was forbidden is passed over. A hit is counted and leaves an audit row, unless
+        `asked` has no call's id: then it is only looked.
         """
 
     def put(self, entry: Entry, now: float) -> bool:

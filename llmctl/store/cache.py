@@ -170,6 +170,8 @@ class SqliteCache:
             connection.executemany(ADD_VECTOR, made)
 
     def _after(self, found: Found | None, spoilt: int, keys: Sequence[Key], asked: Asked, now: float) -> None:
+        if not asked.call_id:
+            return
         if found is not None:
             self._write(lambda connection: self._note(connection, found, keys, asked, now), None, _BRIEFLY_S)
         elif spoilt:

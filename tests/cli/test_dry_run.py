@@ -61,8 +61,24 @@ def test_the_json_has_the_chain_in_order_with_its_costs(cli):
             },
         ],
         "left_out": [],
+        "cache": "miss",
         "sent": False,
     }
+
+
+def test_it_says_that_the_cache_would_answer_and_leaves_no_trace_of_looking(cli):
+    (cli.root / "c.toml").write_text(CONFIG)
+    with FaultServer("ok") as server:
+        ask = ("--config", "c.toml", "ask", "-m", "m", "why is the sky blue?")
+        assert cli.to(server).run(*ask).code == 0
+        sent = server.connections
+        done, document = cli.run(*ask, "--dry-run"), cli.run(*ask, "--dry-run", "--json").json
+        assert server.connections == sent
+    assert (done.code, document["cache"], document["sent"]) == (0, "exact", False)
+    assert 0 <= document["cache_age_s"] < 60
+    assert any(line.startswith("llmctl: the cache would answer (exact), at no cost: ") for line in done.lines)
+    assert cli.run("cache", "list", "--json").json[0]["hits"] == 0
+    assert cli.run(*ask, "--cache", "off", "--dry-run", "--json").json["cache"] == "off"
 
 
 def test_it_raises_what_the_call_would_raise_before_sending(cli):

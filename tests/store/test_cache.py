@@ -467,6 +467,17 @@ def test_a_hit_is_counted_and_leaves_an_audit_row_whose_text_lives_as_long_as_th
     assert query(file, "SELECT id, prompt FROM hits") == [(f"x{n}", None) for n in (1, 2, 3, 4)]
 
 
+def test_a_look_without_a_call_finds_the_same_and_leaves_no_trace(store: Store) -> None:
+    found = store.put(entry(1), NOW) and store.find([key(1)], BOTH, Asked("", None), NOW + 1, TTL)
+    assert found
+    assert found.entry.id == entry(1).id
+    if isinstance(store, MemoryCache):
+        assert store.hits == []
+    else:
+        look = "SELECT hits, used_at, (SELECT count(*) FROM hits) FROM entries"
+        assert store.database.read(lambda connection: connection.execute(look).fetchall()) == [(0, NOW, 0)]
+
+
 def test_the_newest_ten_thousand_audit_rows_are_kept(file: Path) -> None:
     store = filled(file)
     numbers = "WITH RECURSIVE i (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < 10100)"
