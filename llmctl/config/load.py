@@ -115,14 +115,11 @@ def in_force(config: _Plain, environ: Mapping[str, str]) -> _Plain:
             for table in map(str, above):
                 changed = {table: config.get(table, {}) | changed}
             config = config | changed
-    if environ.get("LLMCTL_CACHE"):  # it stands above what a group says, too
-        groups = {name: _without_cache(row) for name, row in config.get("models", {}).items()}
-        config = config | ({"models": groups} if groups else {})
+    mode = environ.get("LLMCTL_CACHE")
+    if mode and "models" in config:  # it stands above what a group says, too
+        groups = {name: row | ({"cache": mode} if "cache" in row else {}) for name, row in config["models"].items()}
+        config = config | {"models": groups}
     return config
-
-
-def _without_cache(group: _Plain) -> _Plain:
-    return {key: value for key, value in group.items() if key != "cache"}
 
 
 def assembled(plain: _Plain, environ: Mapping[str, str], found: Sequence[Source]) -> Catalog:

@@ -168,6 +168,34 @@ def test_the_library_caches_only_when_asked_and_a_groups_own_key_asks() -> None:
     assert [world.ask("who invented tea?", "asked", command="library").cache for _ in range(2)] == ["miss", "exact"]
 
 
+@pytest.mark.parametrize(
+    ("command", "said", "variable", "group", "table", "mode"),
+    [
+        ("ask", None, None, None, None, "exact"),
+        ("ask", None, None, None, "canonical", "canonical"),
+        ("ask", None, None, "off", "canonical", "off"),
+        ("ask", None, "exact", "off", "canonical", "exact"),
+        ("ask", "refresh", "exact", "off", "canonical", "refresh"),
+        ("ask", None, "off", "exact", "exact", "off"),
+        ("ask", None, "semantic", None, None, "canonical"),
+        ("library", None, None, None, "exact", "off"),
+        ("library", None, "exact", None, None, "off"),
+        ("library", None, None, "exact", "off", "exact"),
+        ("library", None, "canonical", "exact", "off", "canonical"),
+        ("library", None, "off", "exact", "exact", "off"),
+        ("library", "exact", "off", None, "off", "exact"),
+    ],
+)
+def test_the_caller_is_above_the_environment_and_that_above_the_group_and_that_above_the_table(
+    command: str, said: str | None, variable: str | None, group: str | None, table: str | None, mode: str
+) -> None:
+    config = {"models": {"solo": {"model": "openai/a", **({"cache": group} if group else {})}}}
+    config |= {"cache": {"mode": table}} if table else {}
+    environ = {"OPENAI_API_KEY": "k" * 20} | ({"LLMCTL_CACHE": variable} if variable else {})
+    client = Client(config, environ=environ, ledger=MemoryLedger())
+    assert client.ask("why?", model="solo", command=command, cache=said).cache.mode == mode
+
+
 def test_chance_that_was_asked_for_is_not_cached_unless_the_caller_insists() -> None:
     world = World(*[reply("x")] * 10)
     assert [world.ask(temperature=0.9).cache for _ in range(2)] == ["off", "off"]
