@@ -23,6 +23,7 @@ def pending(config: Mapping[str, Any]) -> list[str]:
     return [
         *(name for name in TABLES if config.get(name)),
         *(f"cache.{key}" for key in CACHE_KEYS if config.get("cache", {}).get(key, "sqlite") != "sqlite"),
+        *(["cache.mode"] if config.get("cache", {}).get("mode") == "semantic" else []),  # canonical is done
         *(dotted(("models", name, key)) for name, row in config.get("models", {}).items() for key in _of_model(row)),
     ]
 
@@ -30,3 +31,5 @@ def pending(config: Mapping[str, Any]) -> list[str]:
 def _of_model(row: Mapping[str, Any]) -> Iterator[str]:
     rows = (row, *row.get("deployments", ()))
     yield from (key for key in MODEL_KEYS if any(key in each for each in rows))
+    if row.get("cache") == "semantic":
+        yield "cache"

@@ -375,9 +375,12 @@ def test_help_has_one_sentence_and_examples(shell: Shell, command: str):
 
 def test_check_names_what_is_set_without_effect(shell: Shell):
     budget, log = '[budget]\ndaily = 5.0\non_exceed = "warn"\n', '[log]\nretain = "9d"\n'
-    cache = '[cache]\nttl = "1h"\nbackend = "redis://host"\n'
-    shell.write(f'[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n{budget}{log}{cache}[serve]\nport = 1\n')
-    waiting = ["serve", "cache.backend"]
+    cache = '[cache]\nmode = "semantic"\nttl = "1h"\nbackend = "redis://host"\n'
+    models = (
+        '[models.m]\nmodel = "openai/x"\nrpm = 3\ncache = "exact"\n[models.n]\nmodel = "openai/x"\ncache = "semantic"\n'
+    )
+    shell.write(f"{models}{budget}{log}{cache}[serve]\nport = 1\n")
+    waiting = ["serve", "cache.backend", "cache.mode", "models.n.cache"]
     assert shell.out("check").splitlines()[-1] == f"without effect in this version: {', '.join(waiting)}"
     assert shell.json("check")["without_effect"] == waiting
 
