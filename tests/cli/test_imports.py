@@ -86,6 +86,18 @@ def test_a_call_over_http_loads_no_heavy_library(cli, loaded):
     assert not modules & {"llmctl.run.telling", "llmctl.cli.tracing", "opentelemetry", "sentry_sdk"}
 
 
+@pytest.mark.parametrize("words", [[], ["--json"], ["--no-stream"], ["-v"]], ids=" ".join)
+def test_an_answer_from_the_cache_needs_neither_an_event_loop_nor_a_connection(cli, loaded, words):
+    cli.environ["LLMCTL_CACHE"] = "exact"
+    with FaultServer("ok") as server:
+        cli.to(server)
+        assert "httpx" in loaded("ask", "-m", "openai/m", "what is a mutex?")
+        modules = loaded("ask", "-m", "openai/m", "what is a mutex?", *words)
+        assert server.connections == 1
+    assert "sqlite3" in modules
+    assert not modules & (HEAVY | NETWORK | {"logging", "tempfile", "concurrent", "llmctl.run.engine"})
+
+
 def test_a_call_of_the_embedded_model_loads_no_http(cli, loaded, weights_dir: Path):
     (cli.home / "weights").mkdir(parents=True, mode=0o700)
     for file in weights_dir.glob("*.gguf"):
