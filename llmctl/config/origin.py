@@ -52,9 +52,16 @@ def origins(places: Places, environ: Mapping[str, str]) -> list[Setting]:
     return [
         *_settings(plain_keys, environ, found),
         *(Setting(path, value, BUILT_IN) for path, value in _leaves({"models": groups})),
-        *_from_files({key: tree.get(key, {}) for key in ("models", "providers")}, found),
+        *(_under_cache_mode(each, environ) for each in _from_files({"models": tree.get("models", {})}, found)),
+        *_from_files({"providers": tree.get("providers", {})}, found),
         *_from_outside(catalog, environ, Keys(places.keys)),
     ]
+
+
+def _under_cache_mode(setting: Setting, environ: Mapping[str, str]) -> Setting:
+    """`setting` of a group, or what LLMCTL_CACHE says instead (`load.in_force`)."""
+    mode = environ.get("LLMCTL_CACHE")
+    return Setting(setting.path, mode, "LLMCTL_CACHE") if mode and setting.path[2:] == ("cache",) else setting
 
 
 def _settings(tree: Mapping[str, Any], environ: Mapping[str, str], found: Sequence[Source]) -> Iterator[Setting]:

@@ -346,9 +346,12 @@ def test_show_origin_names_the_cache_and_the_kept_keys(shell: Shell):
     from llmctl.config.keys import Keys
 
     Keys(shell.home / "keys.json").put("groq", SECRET)
+    shell.write('[models.m]\nmodel = "openai/x"\ncache = "exact"\n')
+    assert 'models.m.cache = "exact"  # config.toml:3\n' in shell.out("show", "--origin").replace(f"{shell.home}/", "")
     shell.environ["LLMCTL_CACHE"] = "off"
     found = {row["key"]: row for row in shell.json("show", "--origin")}
-    assert found["cache.mode"]["origin"] == "LLMCTL_CACHE"
+    assert found["cache.mode"]["origin"] == found["models.m.cache"]["origin"] == "LLMCTL_CACHE"
+    assert found["models.m.cache"]["value"] == "off"
     assert found["cache.max_entries"]["origin"] == "built-in"
     assert found["providers.groq.api_key"] == {"key": "providers.groq.api_key", "value": "***", "origin": "keys"}
     shell.environ["GROQ_API_KEY"] = SECRET
