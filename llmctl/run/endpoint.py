@@ -250,11 +250,6 @@ class Endpoints:
         checked(address, deployment)
         return address
 
-    def api_version(self, deployment: Deployment) -> str:
-        """The version of the API that is asked for: the deployment's, else that of the environment, else ""."""
-        variable = f"{deployment.provider.name.upper().replace('-', '_')}_API_VERSION"
-        return deployment.api_version or self._environ.get(variable, "").strip()
-
     def _from_environment(self, provider: Provider) -> str:
         for name in provider.address_names:
             value = self._environ.get(name, "").strip()
