@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 EXAMPLES = examples(
-    "llmctl chat                  # begins a conversation; /help shows what it knows",
+    "llmctl chat                  # begins one; /help shows what it knows",
     "llmctl chat --session work   # begins `work`, or goes on with it",
     "llmctl chat -c               # goes on with the newest one",
     "llmctl chat --list           # shows the conversations that are kept",

@@ -89,7 +89,10 @@ CASES: dict[str, Case] = {
     "llmctl keys set groq": Case(
         "what is asked for on a terminal is read from a pipe here", stdin=b"gsk-planted-012345\n"
     ),
-    "llmctl keys rm groq": Case("removes what is there", before="pass show groq | llmctl keys set groq"),
+    **{
+        f"llmctl keys rm {line}": Case("removes what is there", before=f"pass show x | llmctl keys set {name}")
+        for line, name in (("groq", "groq"), ("openai --json", "openai"))
+    },
 }
 PLAIN = Case("nothing is particular")
 SKIPPED: dict[str, str] = {
