@@ -15,14 +15,19 @@ from llmctl.cli.options import (
     CacheBy,
     CacheDoc,
     Color,
+    Continue,
     Fallback,
     MaxCost,
+    MaxTokens,
     MaxWait,
     Model,
     NoFallback,
     Quiet,
     Render,
+    System,
     Tag,
+    Temperature,
+    Verbose,
     examples,
     fallbacks_of,
     named_model,
@@ -62,7 +67,7 @@ def ask(
         str | None, typer.Argument(metavar="[PROMPT]", help="What to ask; stdin is added after a blank line.")
     ] = None,
     model: Model = None,
-    system: Annotated[str | None, typer.Option("-s", "--system", metavar="TEXT", help="The system prompt.")] = None,
+    system: System = None,
     file: Annotated[
         list[str] | None,
         typer.Option("-f", "--file", metavar="FILE", help="A text file before the prompt (repeat); - is stdin."),
@@ -79,10 +84,8 @@ def ask(
         list[str] | None,
         typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any other parameter of the request (repeat)."),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     fallback: Fallback = None,
     no_fallback: NoFallback = False,
     strategy: ByStrategy = None,
@@ -95,7 +98,7 @@ def ask(
     session: Annotated[
         str | None, typer.Option("--session", metavar="NAME", help="Go on with the conversation NAME, or begin it.")
     ] = None,
-    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest conversation.")] = False,
+    go_on: Continue = False,
     cache: CacheBy = None,
     cache_doc: CacheDoc = None,
     on_break: Annotated[OnBreak, typer.Option(help="When a shown answer breaks off.")] = OnBreak.fail,
@@ -123,9 +126,7 @@ def ask(
     tag: Tag = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of this call; its row stays.")] = False,
     quiet: Quiet = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say on stderr who answered, and what was left out.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Ask for one answer: files, prompt and stdin are joined, and the answer is all that goes to stdout."""
     context = of(ctx, json=as_json)

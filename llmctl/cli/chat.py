@@ -13,13 +13,18 @@ from llmctl.cli.context import of
 from llmctl.cli.options import (
     CacheBy,
     Color,
+    Continue,
     Fallback,
     MaxCost,
+    MaxTokens,
     Model,
     NoFallback,
     Quiet,
     Render,
+    System,
     Tag,
+    Temperature,
+    Verbose,
     examples,
     fallbacks_of,
     named_model,
@@ -50,7 +55,7 @@ EXAMPLES = examples(
 def chat(
     ctx: typer.Context,
     model: Model = None,
-    system: Annotated[str | None, typer.Option("-s", "--system", metavar="TEXT", help="The system prompt.")] = None,
+    system: System = None,
     file: Annotated[
         list[str] | None,
         typer.Option("-f", "--file", metavar="FILE", help="A text file before the first message (repeat)."),
@@ -58,16 +63,14 @@ def chat(
     session: Annotated[
         str | None, typer.Option(metavar="NAME", help="Begin the conversation NAME, or go on with it.")
     ] = None,
-    newest: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest conversation.")] = False,
+    newest: Continue = False,
     listed: Annotated[bool, typer.Option("--list", help="List the conversations that are kept, and leave.")] = False,
     option: Annotated[
         list[str] | None,
         typer.Option("-o", "--option", metavar="KEY=VALUE", help="Any other parameter of the requests (repeat)."),
     ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")] = None,
+    temperature: Temperature = None,
+    max_tokens: MaxTokens = None,
     fallback: Fallback = None,
     no_fallback: NoFallback = False,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="Time allowed for each answer: 30s, 5m.")] = None,
@@ -79,9 +82,7 @@ def chat(
     tag: Tag = None,
     no_log: Annotated[bool, typer.Option("--no-log", help="Keep no text of this chat; its rows stay.")] = False,
     quiet: Quiet = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Say on stderr who answered, and what was left out.")
-    ] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Talk with a model: a conversation that is kept, and goes on whenever you like.
 

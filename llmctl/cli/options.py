@@ -30,12 +30,17 @@ class Strategy(StrEnum):
 
 
 Model = Annotated[str | None, typer.Option("-m", "--model", metavar="MODEL", help="A model group, or provider/model.")]
+System = Annotated[str | None, typer.Option("-s", "--system", metavar="TEXT", help="The system prompt.")]
+Temperature = Annotated[float | None, typer.Option(min=0.0, max=2.0, metavar="T", help="Sampling temperature.")]
+MaxTokens = Annotated[int | None, typer.Option(min=1, metavar="N", help="At most so many output tokens.")]
+Continue = Annotated[bool, typer.Option("-c", "--continue", help="Go on with the newest conversation.")]
 Tag = Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the ledger and reports (repeat).")]
 Color = Annotated[Choice, typer.Option("--color", help="Colour and drawing; auto: where there is a terminal.")]
 Render = Annotated[
     bool | None, typer.Option("--render/--raw", help="Draw Markdown, or leave it as it is; on a terminal it is drawn.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say on stderr who answered, and what was left out.")]
 ByStrategy = Annotated[
     Strategy | None,
     typer.Option("--strategy", metavar="NAME", help="How to choose among deployments (see route explain)."),
