@@ -5,6 +5,7 @@ Looking never creates or changes the cache; `cache_upkeep` has the commands that
 
 from __future__ import annotations
 
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,8 +65,6 @@ def stats(ctx: typer.Context, *, since: Since = _WINDOW, json: Json = False) -> 
 
     Hits, misses and savings are those of calls in the ledger since then; the rest is of the cache as it is now.
     """
-    from time import time
-
     from llmctl.core.errors import LedgerUnusable
     from llmctl.core.when import parse_instant
     from llmctl.store import cache_reading
@@ -88,8 +87,6 @@ def stats(ctx: typer.Context, *, since: Since = _WINDOW, json: Json = False) -> 
 @app.command("list", epilog=examples("llmctl cache list -n 5", "llmctl cache list --model fast --json"))
 def list_(ctx: typer.Context, *, limit: Limit = 20, model: Model = "", json: Json = False) -> None:
     """List kept answers, last used first."""
-    from time import time
-
     from llmctl.store.cache_reading import list_entries
 
     now = time()
@@ -103,8 +100,6 @@ def list_(ctx: typer.Context, *, limit: Limit = 20, model: Model = "", json: Jso
 @app.command(epilog=examples("llmctl cache show last", "llmctl cache show 01J9ZK --json"))
 def show(ctx: typer.Context, id: Id, json: Json = False) -> None:  # noqa: A002
     """Show a kept answer wholly: what was asked, its keys, its documents, and whom it answered."""
-    from time import time
-
     from llmctl.store.cache_reading import show_entry
 
     entry = show_entry(of(ctx, json=json).places.cache, as_text(id, "ID"), time())
@@ -130,8 +125,6 @@ def why(ctx: typer.Context, id: Id, json: Json = False) -> None:  # noqa: A002
     A hit is decided once more, from the texts and keys that were kept: exit 1 when the rules that made it decide
     otherwise now. Of a call that missed it says what the ledger knows.
     """
-    from time import time
-
     from llmctl.store.cache_audit import why as decide
 
     calls = history(ctx, json=json)

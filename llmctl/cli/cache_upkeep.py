@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -58,8 +59,6 @@ def purge(
     The text is overwritten in the cache and its journal, not in copies made of it, nor in the ledger. What was called
     bad stays forbidden. Running calls go on; at worst they do without the cache meanwhile.
     """
-    from time import time
-
     from llmctl.store.cache_upkeep import Choice
     from llmctl.store.cache_upkeep import purge as remove
 
@@ -85,8 +84,6 @@ def bad(
     json: Json = False,
 ) -> None:
     """Say that an answer from the cache was wrong: it is removed, and never given to that question again."""
-    from time import time
-
     from llmctl.store.cache_upkeep import forbid
 
     told = forbid(of(ctx, json=json).places.cache, as_text(id, "ID"), time())
