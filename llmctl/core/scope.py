@@ -127,6 +127,7 @@ def scope_of(
         "response_format": request.response_format and _values(request.response_format),
         "documents": sorted(set(documents)),
         "strict": strict,
+        "dimensions": request.dimensions,
     })  # fmt: skip
 
 
@@ -136,15 +137,8 @@ def key_of(scope: bytes, question: Sequence[str], canonical: str | None = None) 
     return Key(scope, digest([inside, *question]), None if canonical is None else digest([inside, {"like": canonical}]))
 
 
-def vector_scope(
-    request: Request, deployment: Deployment, address: str, headers: Mapping[str, str], namespace: str = ""
-) -> bytes:
-    """The scope of the vectors that `deployment` at `address` makes for a request to embed: all but the texts."""
-    return digest([scope_of(request, deployment, address, headers, (), namespace).hex(), request.dimensions])
-
-
 def vector_key(scope: bytes, text: str) -> bytes:
-    """The key of the vector of `text` inside the scope of `vector_scope`."""
+    """The key of the vector of `text` inside the scope of a request to embed, which has all but the texts."""
     return sha256(scope + text.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -234,6 +234,24 @@ def record_of(ask: Ask, now: float, dice: Callable[[], float], total_s: float) -
     )
 
 
+def answered(record: CallRecord, tier: str, saved_nanousd: int, took_ms: float, **facts: Any) -> CallRecord:
+    """`record` of a call that the cache answered: it cost nothing, whoever had answered (`facts`)."""
+    return replace(
+        record,
+        state="cached",
+        cache=tier,
+        finished_at=record.started_at + took_ms / 1000,
+        input_tokens=0,
+        output_tokens=0,
+        cost_nanousd=0,
+        saved_nanousd=saved_nanousd,
+        latency_ms=took_ms,
+        overhead_ms=took_ms,
+        exit_code=0,
+        **facts,
+    )
+
+
 def total_s_of(ask: Ask, prompt_tokens: int) -> float:
     """The total deadline of the call: longer for the embedded model's slow reading, unless the caller set it."""
     total_s = ask.policy.total_s

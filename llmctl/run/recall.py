@@ -18,16 +18,17 @@ from llmctl.core.screen import screen
 from llmctl.core.types import Completion, Event, Image, Text, ToolCallDelta
 from llmctl.routing.policy import Policy
 from llmctl.run.accounts import prompt_of
-from llmctl.run.asking import record_of, with_defaults
+from llmctl.run.asking import answered, record_of, with_defaults
 from llmctl.run.observe import CallEnded, CallStarted, Recalled
 from llmctl.store.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from llmctl.core.caching import Found
+    from llmctl.core.caching import Found, Use
     from llmctl.core.catalog import Deployment
     from llmctl.core.record import CallRecord
+    from llmctl.core.types import Request
     from llmctl.run.asking import Ask
     from llmctl.run.endpoint import Endpoints
     from llmctl.run.observe import Hooks
@@ -66,14 +67,16 @@ class Caching:
             return self.tried(work, default)
         return await self.worker.run(lambda: self.tried(work, default), to_the_end=True)
 
-    def asked_as(self, deployment: Deployment) -> tuple[Deployment, str, dict[str, str]]:
-        """What is asked when `deployment` is, by the environment of now too: with its API version, address, headers.
-
-        Raises LlmctlError.
-        """
+    def scope(self, request: Request, deployment: Deployment, use: Use, *, strict: bool = False) -> bytes | None:
+        """The scope of asking `deployment` as `use` says, in the environment of now; None where that cannot be said."""
         at = self.endpoints
-        spoken = replace(deployment, api_version=at.api_version(deployment))
-        return spoken, at.address(deployment), at.headers(deployment)[0]
+        try:
+            spoken = replace(deployment, api_version=at.api_version(deployment))
+            address, headers = at.address(deployment), at.headers(deployment)[0]
+            asked = with_defaults(request, deployment.params)
+            return scope_of(asked, spoken, address, headers, use.documents, use.namespace, strict=strict)
+        except (LlmctlError, ValueError, RecursionError):
+            return None
 
     def of(self, ask: Ask, call_id: str) -> Recall:
         """The way of one call."""
@@ -114,15 +117,8 @@ class Recall:
 
     def _key(self, deployment: Deployment) -> Key | None:
         """Where the answer of `deployment` is; None where that cannot be said."""
-        use = self._ask.cache
-        try:
-            request = with_defaults(self._ask.request, deployment.params)
-            strict = self._ask.strict_params
-            place = self._caching.asked_as(deployment)
-            scope = scope_of(request, *place, use.documents, use.namespace, strict=strict)
-        except (LlmctlError, ValueError, RecursionError):
-            return None
-        return key_of(scope, self._question, self._canonical)
+        scope = self._caching.scope(self._ask.request, deployment, self._ask.cache, strict=self._ask.strict_params)
+        return None if scope is None else key_of(scope, self._question, self._canonical)
 
     @property
     def column(self) -> str:
@@ -271,34 +267,23 @@ def recalled(found: Found, ask: Ask, record: CallRecord, now: float, latency_ms:
     """The answer that `found` gives to the call of `record`: it costs nothing, and saves what the entry had cost."""
     entry, strategy = found.entry, ask.policy.strategy or ask.plan.links[0].group.strategy
     made = unpacked(entry.answer)
-    booked = replace(
+    booked = answered(
         record,
-        state="cached",
-        cache=found.tier,
-        finished_at=record.started_at + latency_ms / 1000,
+        found.tier,
+        entry.cost_nanousd or 0,
+        latency_ms,
         served_by=entry.served_by,
         provider=entry.provider,
         deployment=entry.deployment,
         reported_model=made.reported_model or None,
         system_fingerprint=made.system_fingerprint or None,
-        input_tokens=0,
-        output_tokens=0,
-        cost_nanousd=0,
-        saved_nanousd=entry.cost_nanousd or 0,
-        latency_ms=latency_ms,
-        overhead_ms=latency_ms,
         finish_reason=made.finish_reason,
-        exit_code=0,
     )
     return Answer(
         record=booked,
         completion=made,
         attempts=(),
-        route={
-            "strategy": strategy,
-            "reason": f"answered from the cache ({found.tier})",
-            "complexity": None,
-        },
+        route={"strategy": strategy, "reason": f"answered from the cache ({found.tier})", "complexity": None},
         parsed=entry.answer.get("parsed"),
         maker=str(entry.answer.get("maker", "")),
         cache_age_s=max(0.0, now - entry.created_at),

@@ -1,6 +1,6 @@
 """Vectors kept by the hash of what they are of: looked up a window at a time, kept as they come, booked once a run.
 
-A vector serves whoever asks a group with a deployment in whose scope it was made (`core/scope.vector_scope`): those of
+A vector serves whoever asks a group with a deployment in whose scope it was made (`core/scope`): those of
 a group are of one model. What cannot be read is a miss. A vector has cost its share of its batch, by estimated tokens.
 """
 
@@ -13,12 +13,10 @@ from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmctl.core.caching import Vector
-from llmctl.core.errors import LlmctlError
-from llmctl.core.record import CallRecord, ulid
-from llmctl.core.scope import vector_key, vector_scope
+from llmctl.core.scope import vector_key
 from llmctl.core.types import Request
 from llmctl.run.accounts import transcript_of
-from llmctl.run.asking import with_defaults
+from llmctl.run.asking import answered, record_of
 from llmctl.run.observe import CallEnded, CallStarted
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
 
     from llmctl.core.caching import Use
     from llmctl.core.catalog import Deployment
-    from llmctl.core.record import Answer
+    from llmctl.core.record import Answer, CallRecord
     from llmctl.run.asking import Ask
     from llmctl.run.batches import Batch
     from llmctl.run.engine import Engine
@@ -48,16 +46,8 @@ class VectorCache:
         """`deployments` are of one model, and all of a group, whether they can be asked now or not."""
         self._caching = caching
         self._use = use
-        self._scopes = {scope: each for each in deployments if (scope := self._scope(request, each)) is not None}
+        self._scopes = {scope: each for each in deployments if (scope := caching.scope(request, each, use)) is not None}
         self.looked_s = 0.0
-
-    def _scope(self, request: Request, deployment: Deployment) -> bytes | None:
-        """The scope of `deployment`; None where that cannot be said."""
-        try:
-            asked = with_defaults(request, deployment.params)
-            return vector_scope(asked, *self._caching.asked_as(deployment), self._use.namespace)
-        except (LlmctlError, ValueError, RecursionError):
-            return None
 
     async def found(self, texts: Iterable[str]) -> dict[str, Kept]:
         """The kept vectors of those of `texts` that have one: one query."""
@@ -146,35 +136,13 @@ _NAMED = 20
 
 async def booked(engine: Engine, ask: Ask, tally: Tally, looked_s: float) -> CallRecord:
     """The row of all that a run had from the cache, written down: it cost nothing, and saved what those had cost."""
-    now, dice, served = engine.clock.now(), engine.dice, tally.served
-    record = CallRecord(
-        id=ulid(now, int(dice() * (1 << 40)) << 40 | int(dice() * (1 << 40))),
-        started_at=now - looked_s,
-        command=ask.command,
-        model=ask.plan.name,
-        session=ask.session,
-        tags=ask.tags,
-        cache="exact",
-    )
+    now, served = engine.clock.now(), tally.served
+    record = replace(record_of(ask, now, engine.dice, 0.0), started_at=now - looked_s, cache="exact")
     text = f"{tally.count} from the cache{transcript_of(Request((), inputs=tally.beginning)).partition(' to embed')[2]}"
     await engine.ledger.begin(record, text if ask.keep_text else None)
     engine.hooks.tell(CallStarted(record, None))
-    record = replace(
-        record,
-        state="cached",
-        finished_at=now,
-        served_by=served.served_by if served else None,
-        provider=served.provider.name if served else None,
-        deployment=served.id if served else None,
-        input_tokens=0,
-        output_tokens=0,
-        cost_nanousd=0,
-        saved_nanousd=tally.saved_nanousd,
-        latency_ms=looked_s * 1000,
-        overhead_ms=looked_s * 1000,
-        finish_reason="stop",
-        exit_code=0,
-    )
+    who = {"served_by": served.served_by, "provider": served.provider.name, "deployment": served.id} if served else {}
+    record = answered(record, "exact", tally.saved_nanousd, looked_s * 1000, finish_reason="stop", **who)
     await engine.ledger.complete(record, (), "" if ask.keep_text else None)
     engine.hooks.tell(CallEnded(record, None, (), "embeddings"))
     return record

@@ -17,7 +17,6 @@ from llmctl.core.scope import (
     question_of,
     scope_of,
     vector_key,
-    vector_scope,
 )
 from llmctl.core.types import Document, Image, Message, Params, Request, ResponseFormat, Text, Thought, Tool, ToolCall
 
@@ -390,10 +389,10 @@ def test_a_document_is_named_by_its_content_or_by_its_hash():
 def test_a_vector_is_of_its_text_its_size_and_who_made_it():
     request = Request((), inputs=("x",))
     scopes = [
-        vector_scope(each, made, address, {}, namespace)
+        scope_of(each, made, address, {}, (), namespace)
         for each in (request, replace(request, dimensions=8), replace(request, params=Params(user="u")))
         for made in (DEPLOYMENT, replace(DEPLOYMENT, model="other"))
         for address, namespace in (("a", ""), ("b", ""), ("a", "me"))
     ]
     assert len({vector_key(each, text) for each in scopes for text in ("x", "y", "", "\ud800")}) == 18 * 4
-    assert vector_scope(replace(request, inputs=("y",)), DEPLOYMENT, "a", {}) == scopes[0], "the texts are not in it"
+    assert scope_of(replace(request, inputs=("y",)), DEPLOYMENT, "a", {}) == scopes[0], "the texts are not in it"
