@@ -17,7 +17,8 @@ from llmctl.cli.output import one_line, print_json, safe, say, table, write
 
 if TYPE_CHECKING:
     from llmctl.cli.context import Context
-    from llmctl.lab.doctor import Finding, Machine
+    from llmctl.lab.doctor import Machine
+    from llmctl.lab.files import Finding
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}

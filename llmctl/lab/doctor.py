@@ -12,7 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from llmctl._version import __version__
 from llmctl.config.files import sources
@@ -22,6 +22,7 @@ from llmctl.config.pending import pending
 from llmctl.core.catalog import LOCAL_PROVIDER
 from llmctl.core.errors import ConfigInvalid, LlmctlError
 from llmctl.lab import files, pins
+from llmctl.lab.files import UNUSABLE, Finding
 from llmctl.run import extras
 from llmctl.run.endpoint import Endpoints
 
@@ -31,22 +32,10 @@ if TYPE_CHECKING:
     from llmctl.config.places import Places
     from llmctl.core.catalog import Catalog, Deployment, Group
 
-Status = Literal["ok", "warn", "fail"]
-UNUSABLE = 3
 _OLD_PRICES_DAYS = 60
 _MOST = 6
 _WHEN = {"ledger": "which it was last", "table": "which it was when this llmctl was made"}
 _PYTHONS = ((3, 11), (3, 13))
-
-
-class Finding(NamedTuple):
-    """What a check found; `exit` is the exit code of a failure."""
-
-    check: str
-    status: Status
-    what: str
-    hint: str = ""
-    exit: int = 0
 
 
 @dataclass
@@ -106,7 +95,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
         try:
             yield from check(machine)
         except (OSError, LlmctlError, sqlite3.Error) as error:
-            yield Finding(name, "fail", f"cannot be checked: {getattr(error, 'message', error)}", exit=UNUSABLE)
+            yield Finding(name, "fail", f"cannot be checked: {getattr(error, 'message', error)}")
 
 
 def _program(machine: Machine) -> Iterator[Finding]:  # noqa: ARG001 - a check's signature
@@ -118,7 +107,7 @@ def _program(machine: Machine) -> Iterator[Finding]:  # noqa: ARG001 - a check's
 def _configuration(machine: Machine) -> Iterator[Finding]:
     error = machine.trouble
     if error is not None:
-        yield Finding("configuration", "fail", error.message, error.hint, UNUSABLE)
+        yield Finding("configuration", "fail", error.message, error.hint)
     for path in machine.places.config_files:
         what = files.looseness(path)
         if what:
@@ -209,8 +198,7 @@ def _local(machine: Machine, deployment: Deployment) -> LlmctlError | None:
 
 
 def _files(machine: Machine) -> Iterator[Finding]:
-    for check, status, what, hint in files.findings(machine.places, machine.now, machine.began):
-        yield Finding(check, status, what, hint, UNUSABLE if status == "fail" else 0)
+    yield from files.findings(machine.places, machine.now, machine.began)
 
 
 def _prices(machine: Machine) -> Iterator[Finding]:

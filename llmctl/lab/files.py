@@ -26,16 +26,21 @@ _SLIP_S = 1.0
 _HOME = "point LLMCTL_HOME at a directory of your own that can be written"
 
 
-class Found(NamedTuple):
-    """A finding about files."""
+Status = Literal["ok", "warn", "fail"]
+UNUSABLE = 3
+
+
+class Finding(NamedTuple):
+    """What a check found; `exit` is the exit code where that is a failure."""
 
     check: str
-    status: Literal["ok", "warn", "fail"]
+    status: Status
     what: str
     hint: str = ""
+    exit: int = UNUSABLE
 
 
-def findings(places: Places, now: float, began: float) -> Iterator[Found]:
+def findings(places: Places, now: float, began: float) -> Iterator[Finding]:
     """What is found at `places`; `now` and `began` are what the wall clock and the monotonic one said a moment ago."""
     yield from _home(places.home)
     yield from _ledger(places)
@@ -56,67 +61,67 @@ def looseness(path: Path) -> str:
     return ""
 
 
-def _home(home: Path) -> Iterator[Found]:
+def _home(home: Path) -> Iterator[Finding]:
     existing = _nearest(home)
     writable = os.access(existing, os.W_OK | os.X_OK) and not os.statvfs(existing).f_flag & os.ST_RDONLY
     if existing != home.absolute():
         if existing.is_dir() and writable:
-            yield Found("home", "ok", f"{home}: not there yet, the first call makes it")
+            yield Finding("home", "ok", f"{home}: not there yet, the first call makes it")
         else:
-            yield Found("home", "fail", f"{home} cannot be made: {existing} cannot be written", _HOME)
+            yield Finding("home", "fail", f"{home} cannot be made: {existing} cannot be written", _HOME)
         return
     mode = stat.S_IMODE(home.stat().st_mode)
     if not home.is_dir():
-        yield Found("home", "fail", f"{home} is no directory", _HOME)
+        yield Finding("home", "fail", f"{home} is no directory", _HOME)
     elif not writable:
-        yield Found("home", "fail", f"{home} cannot be written: no call would be kept", _HOME)
+        yield Finding("home", "fail", f"{home} cannot be written: no call would be kept", _HOME)
     elif mode & 0o077:
-        yield Found("home", "warn", f"{home}: others may look into it (mode {mode:04o})", f"chmod 700 {home}")
+        yield Finding("home", "warn", f"{home}: others may look into it (mode {mode:04o})", f"chmod 700 {home}")
     else:
-        yield Found("home", "ok", f"{home}, yours alone")
+        yield Finding("home", "ok", f"{home}, yours alone")
 
 
-def _ledger(places: Places) -> Iterator[Found]:
+def _ledger(places: Places) -> Iterator[Finding]:
     found = glance(places.ledger)
     if not found.exists:
-        yield Found("ledger", "ok", "none yet")
+        yield Finding("ledger", "ok", "none yet")
     for problem in found.problems:
         fails = found.unusable and not problem.startswith("others")
-        status: Literal["warn", "fail"] = "fail" if fails else "warn"
+        status: Status = "fail" if fails else "warn"
         hint = "`llmctl ledger check --repair` brings back every readable row" if fails else ""
-        yield Found("ledger", status, f"{places.ledger}: {problem}", hint)
+        yield Finding("ledger", status, f"{places.ledger}: {problem}", hint)
     if found.exists and not found.problems:
         rest = "" if found.whole else "; it is large: `llmctl ledger check` looks at all of it"
-        yield Found("ledger", "ok", f"{places.ledger}: {_size(places.ledger)}, whole{rest}")
+        yield Finding("ledger", "ok", f"{places.ledger}: {_size(places.ledger)}, whole{rest}")
     waiting, bad = Spool(os.fspath(places.spool)).count()
     if waiting:
-        yield Found("spool", "warn", f"{waiting} calls wait to be written into the ledger", "the next call writes them")
+        yield Finding("spool", "warn", f"{waiting} calls wait to be written into the ledger", "the next call does it")
     if bad:
-        yield Found("spool", "warn", f"{bad} files in {places.spool} are no ledger rows", "move them away")
+        yield Finding("spool", "warn", f"{bad} files in {places.spool} are no ledger rows", "move them away")
     aside = beside(os.fspath(places.ledger), ".corrupt-")
     if aside:
         hint = "`llmctl ledger check --repair` brings back their rows"
-        yield Found("ledger", "warn", f"damaged ledgers were set aside: {len(aside)}", hint)
+        yield Finding("ledger", "warn", f"damaged ledgers were set aside: {len(aside)}", hint)
 
 
-def _disposable(name: str, path: Path) -> Iterator[Found]:
+def _disposable(name: str, path: Path) -> Iterator[Finding]:
     found = glance(path)
     for problem in found.problems:
         hint = "the next call moves it aside and begins a new one" if "damaged" in problem else ""
-        yield Found(name, "warn", f"{path}: {problem}", hint)
+        yield Finding(name, "warn", f"{path}: {problem}", hint)
     if not found.problems:
-        yield Found(name, "ok", f"{_size(path)}, whole" if found.exists else "none yet")
+        yield Finding(name, "ok", f"{_size(path)}, whole" if found.exists else "none yet")
 
 
-def _room(home: Path) -> Iterator[Found]:
+def _room(home: Path) -> Iterator[Finding]:
     system = os.statvfs(_nearest(home))
     free = system.f_bavail * system.f_frsize
-    status: Literal["ok", "warn", "fail"] = "fail" if free < _ROOM_FAIL else "warn" if free < _ROOM_WARN else "ok"
+    status: Status = "fail" if free < _ROOM_FAIL else "warn" if free < _ROOM_WARN else "ok"
     room = f"{free / 1e9:.1f} GB" if free >= 10**9 else f"{free / 1e6:.0f} MB"
-    yield Found("disk", status, f"{room} free", "" if status == "ok" else "make room: calls are kept there")
+    yield Finding("disk", status, f"{room} free", "" if status == "ok" else "make room: calls are kept there")
 
 
-def _clock(places: Places, now: float, began: float) -> Iterator[Found]:
+def _clock(places: Places, now: float, began: float) -> Iterator[Finding]:
     wrong = []
     newest = glance(places.ledger, limit_s=0.0).newest
     if newest is not None and newest > now + 60:
@@ -136,9 +141,9 @@ def _clock(places: Places, now: float, began: float) -> Iterator[Found]:
     if abs(slip) > _SLIP_S:
         wrong.append(f"the clock was set by {slip:+.0f} s just now")
     for each in wrong:
-        yield Found("clock", "warn", each, "set the clock: budgets, caches and limits go by it")
+        yield Finding("clock", "warn", each, "set the clock: budgets, caches and limits go by it")
     if not wrong:
-        yield Found("clock", "ok", "agrees with the ledger and the file system")
+        yield Finding("clock", "ok", "agrees with the ledger and the file system")
 
 
 def _nearest(path: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llmctl.core.catalog import Deployment
 from llmctl.core.errors import LlmctlError, TimedOut
 from llmctl.core.redact import Secret
-from llmctl.lab.doctor import Finding
+from llmctl.lab.files import Finding
 from llmctl.run import aside
 from llmctl.wire.base import load
 

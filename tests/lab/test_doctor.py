@@ -12,11 +12,13 @@ import pytest
 from llmctl.config.keys import Keys
 from llmctl.config.load import catalog_of
 from llmctl.config.places import places
-from llmctl.lab.doctor import CHECKS, Finding, Machine, examine, exit_code
+from llmctl.lab.doctor import CHECKS, Machine, examine, exit_code
 from llmctl.lab.pins import reported, unpinned
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from llmctl.lab.files import Finding
 
 NOW = time.time()
 
@@ -85,7 +87,6 @@ def test_every_finding_is_one_line_and_every_trouble_has_something_to_do(home):
     (home / "state.db").mkdir()
     for each in found(home):
         assert "\n" not in each.what + each.hint
-        assert each.exit == 0 or each.status == "fail"
         assert each.hint or each.status == "ok" or each.check in ("state", "ledger"), each
 
 
