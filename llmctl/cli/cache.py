@@ -223,7 +223,7 @@ def _facts(told: Mapping[str, Any], since: str, now: float) -> Iterator[tuple[st
     yield "expired", count(told["expired"]), None, "answer nobody; `llmctl cache purge` removes them"
     yield "vectors", count(told["vectors"]), None, f"of texts that were embedded: {_bytes(told['vector_bytes'])}"
     if told["oldest_at"] is not None:
-        newest, oldest = (output.ago(max(0.0, now - told[name])) for name in ("newest_at", "oldest_at"))
+        newest, oldest = (output.ago(now - told[name]) for name in ("newest_at", "oldest_at"))
         yield "newest", newest, None, f"old; the oldest {oldest}; they live for {output.ago(told['ttl_s'])}"
     calls = told["calls"]
     if calls is not None:

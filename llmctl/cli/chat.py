@@ -195,10 +195,7 @@ def _list(context: Context, *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        shown = [
-            {**row, "last": f"{ago(max(0.0, time() - each.updated_at))} ago"}
-            for row, each in zip(rows, found, strict=True)
-        ]
+        shown = [{**row, "last": f"{ago(time() - row['updated_at'])} ago"} for row in rows]
         columns = ("name", "turns", "last", "model", "cost_usd", "begins")
         table(columns, shown, right=("turns", "cost_usd"), keep=("name", "last"), spare=("cost_usd", "model"))
     else:

@@ -170,7 +170,7 @@ def _sessions(chat: Chat, rest: str) -> None:  # noqa: ARG001
 
     found = Sessions(chat.context.places.ledger).names()
     for each in found:
-        turns = f"{each.turns} turn{'s' * (each.turns != 1)}, {ago(max(0.0, time() - each.updated_at))} ago"
+        turns = f"{each.turns} turn{'s' * (each.turns != 1)}, {ago(time() - each.updated_at)} ago"
         chat.reply(f"{each.name}: {turns}: {each.begins}")
     if not found:
         chat.reply("no conversation is kept yet")

@@ -318,7 +318,7 @@ class Chat:
         if not self.how.person or not self.how.tells:
             return
         if self.exchanges:
-            count, last = len(self.exchanges), ago(max(0.0, time() - self.exchanges[-1].at))
+            count, last = len(self.exchanges), ago(time() - self.exchanges[-1].at)
             say(f"resumed {self.name}: {count} turn{'s' * (count > 1)}, last {last} ago, model {self.model}")
         if self.kept is None:
             say("this chat is not kept: its text is gone when you leave")

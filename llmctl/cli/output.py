@@ -43,11 +43,11 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def ago(seconds: float) -> str:
-    """A time span in one unit: `42 s`, `5 min`, `3 h`, `12 days`."""
+    """A time span in one unit: `42 s`, `5 min`, `3 h`, `12 days`; what is yet to come, by another clock, is `0 s`."""
     for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size or (unit != "days" and seconds >= size):
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def print_json(document: Any) -> None:

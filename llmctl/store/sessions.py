@@ -137,11 +137,6 @@ class Sessions:
             rows = connection.execute(query, (limit or -1,)).fetchall()
         return [Summary(name, at, n, model, _beginning(first), cost) for name, at, n, model, first, cost in rows]
 
-    def latest(self) -> str | None:
-        """The name of the session last talked in."""
-        found = self.names(1)
-        return found[0].name if found else None
-
     def latest_call(self) -> Latest | None:
         """The newest call of `ask` or `chat` that has a whole answer; None when there is none."""
         with opened(self.path) as connection:
