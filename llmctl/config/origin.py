@@ -67,17 +67,17 @@ def _under_cache_mode(setting: Setting, environ: Mapping[str, str]) -> Setting:
 def _settings(tree: Mapping[str, Any], environ: Mapping[str, str], found: Sequence[Source]) -> Iterator[Setting]:
     variables = {path: name for name, path in VARIABLES.items() if environ.get(name)}
     said = {setting.path: setting for setting in _from_files(tree, found)}
-    built_in = dict(_built_in())
-    for path in dict.fromkeys([("version",), *VARIABLES.values(), *built_in, *said]):
+    defaults = dict(built_in())
+    for path in dict.fromkeys([("version",), *VARIABLES.values(), *defaults, *said]):
         if path in variables:
             yield Setting(path, environ[variables[path]], variables[path])
         elif path in said:
             yield said[path]
-        elif path in built_in:
-            yield Setting(path, built_in[path], BUILT_IN)
+        elif path in defaults:
+            yield Setting(path, defaults[path], BUILT_IN)
 
 
-def _built_in() -> Iterator[tuple[KeyPath, Any]]:
+def built_in() -> Iterator[tuple[KeyPath, Any]]:
     """The settings that hold where nothing is said."""
     settings = Settings()
     rows = [(path, name, getattr(settings, name)) for path, name in SETTINGS.items()]

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.config import schema
 from llmctl.config.load import packaged_text
-from llmctl.config.origin import in_words
-from llmctl.core.build import SETTINGS
+from llmctl.config.origin import built_in, in_words
 from llmctl.core.catalog import Deployment, Group, Settings
 
 if TYPE_CHECKING:
@@ -118,12 +117,9 @@ def markdown() -> str:
 def _defaults() -> dict[tuple[str, str], str]:
     """What holds where the file says nothing, as far as it is one value."""
     settings = Settings()
-    caching, observers = settings.caching._asdict(), settings.observers._asdict()
-    found: dict[tuple[str, str], Any] = {
-        (table.capitalize(), key): in_words(name, getattr(settings, name)) for (table, key), name in SETTINGS.items()
-    }
-    found |= {("Cache", name.removesuffix("_s")): in_words(name, value) for name, value in caching.items()}
-    found |= {("Observe", name.removesuffix("_s")): in_words(name, value) for name, value in observers.items()}
+    observers = settings.observers._asdict().items()
+    found: dict[tuple[str, str], Any] = {(str(path[0]).capitalize(), str(path[1])): value for path, value in built_in()}
+    found |= {("Observe", name.removesuffix("_s")): in_words(name, value) for name, value in observers}
     found |= {("Budget", "timezone"): settings.budgets.zone}
     for name, kind in (("Group", Group), ("Deployment", Deployment)):
         plain = {each.name: each.default for each in fields(kind) if each.default is not MISSING}

@@ -17,6 +17,7 @@ from llmctl.core.errors import StateUnusable, UsageError
 from llmctl.core.money import usd
 from llmctl.store.cache_rows import ENTRY, entry_of
 from llmctl.store.cache_schema import MARK, STEPS
+from llmctl.store.checkup import glance
 from llmctl.store.files import size
 from llmctl.store.history import open_to_read
 from llmctl.store.history import opened as opened_ledger
@@ -33,8 +34,6 @@ HITS = ("exact", "canonical", "semantic")
 _PREVIEW = 200
 _LONGEST = 16 << 20
 """The most bytes of a value that are read: damage may claim a gigabyte."""
-_CHECKED = 64 << 20
-"""A file of so many bytes is looked through for damage in a moment."""
 _COLUMNS: dict[str, type] = {
     "id": str, "model": str, "served_by": str, "provider": str, "deployment": str, "created_at": float,
     "expires_at": float, "used_at": float, "hits": int, "bytes": int, "cost_nanousd": int,
@@ -160,12 +159,7 @@ def stats(path: Path | str, now: float) -> dict[str, Any]:
 def _complaints(connection: sqlite3.Connection, told: dict[str, Any]) -> Iterator[str]:
     if told["schema"] > len(STEPS):
         yield "of a newer llmctl"
-    if int(told["mode"], 8) & 0o077:
-        yield f"others may read it (mode {told['mode']}): the next call makes it 0600"
-    if told["file_bytes"] <= _CHECKED:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            yield f"damaged: {found}"
+    yield from glance(told["path"]).problems
     counted = connection.execute("SELECT count(*) FROM entries").fetchone()[0]
     if counted != told["entries"]:
         yield f"damaged: it counts {told['entries']} entries and has {counted}"
