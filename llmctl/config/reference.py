@@ -95,13 +95,13 @@ def tables() -> Iterator[Page]:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a configuration file, in which every key says what it means."""
-    document, said = schema.json_schema(), meanings()
+    said, document = meanings(), schema.Config.model_json_schema()
     for name, shape in [("Config", document), *document["$defs"].items()]:
         kinds = getattr(getattr(schema, name, None), "__mro__", ())  # what every type has
         bases = [kind.__name__ for kind in kinds if kind.__name__ in said]
         for key, field in shape.get("properties", {}).items():
             field["description"] = next(said[base][key] for base in bases if key in said[base])
-    return document
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 
 def markdown() -> str:

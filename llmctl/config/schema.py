@@ -321,11 +321,6 @@ def validated(data: Any) -> dict[str, Any]:
         raise Refused([complaint(each, data, known_keys, SHAPES) for each in found]) from None
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a configuration file."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
-
-
 def known_keys(path: tuple[str | int, ...]) -> list[str]:
     """The keys that may stand in the table at `path`; empty where any may, or none."""
     kind: Any = Config

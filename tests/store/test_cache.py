@@ -355,7 +355,7 @@ def test_of_a_corpus_that_is_larger_than_their_share_as_much_as_fits_is_found_ev
     assert found == [0, 20, 20, 20, 20]
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(2000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("examples", [25, pytest.param(2000, marks=pytest.mark.full)])
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_every_store_agrees_with_the_one_in_memory(kind: str, examples: int) -> None:
     class Agreement(RuleBasedStateMachine):
@@ -778,7 +778,7 @@ def test_a_full_disk_keeps_no_more_and_damages_nothing(file: Path, limit: int) -
     assert (store.warnings, query(file, "PRAGMA integrity_check")) == ([], [("ok",)])
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(3000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [30, pytest.param(3000, marks=pytest.mark.full)])
 def test_a_damaged_file_never_fails_and_never_answers_with_anything_else(tmp_path: Path, count: int) -> None:
     whole = tmp_path / "whole.db"
     dice = random.Random(count)

@@ -141,15 +141,15 @@ def fill_with_secrets(home: Home, count: int, dice: random.Random) -> list[str]:
 @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a process that has it open"])
 @pytest.mark.parametrize("seed", [103, *(pytest.param(n, marks=pytest.mark.full) for n in range(104, 110))])
 def test_what_is_purged_is_in_no_byte_of_any_file(home: Home, beside: bool, seed: int) -> None:
-    words = fill_with_secrets(home, 150, random.Random(seed))
+    words = fill_with_secrets(home, 75, random.Random(seed))
     other = SqliteCache(home.file)
     if beside:
         assert other.find([key_of(SCOPE, ("nobody",))], ("exact",), Asked("x", None), NOW, DAY) is None
     for gone in range(-1, 5):  # pages are joined by one purge, and emptied of what was moved by the next
         done = home.purge(Choice(documents=(content_hash(str(gone)),)))
-        assert (done["deleted"], done["also_in"]) == (30 * (gone >= 0), [])
+        assert (done["deleted"], done["also_in"]) == (15 * (gone >= 0), [])
         data = home.bytes()
-        assert [n for n, each in enumerate(words) if each.encode() in data] == [n for n in range(150) if n % 5 > gone]
+        assert [n for n, each in enumerate(words) if each.encode() in data] == [n for n in range(75) if n % 5 > gone]
         assert home.cache.warnings == []
     other.close()
 
