@@ -26,7 +26,6 @@ VERSION = 1
 is answered from, and `cache why` does not take a changed rule for damage."""
 _HEX = frozenset("0123456789abcdef")
 _OF_A_DEPLOYMENT = ("api_version", "base_model", "max_output", "capabilities", "reasoning")
-_LOUD = 1 << 14  # an integer of more bits would take long to write out
 
 
 class Key(NamedTuple):
@@ -49,14 +48,10 @@ def canonical_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool)):
+    if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value  # NaN and infinity are for `dumps` to refuse
-    if isinstance(value, int):
-        if value.bit_length() > _LOUD:
-            raise ValueError("a number too large for a key")
-        return value
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise ValueError("a key that is no text")

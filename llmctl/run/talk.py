@@ -19,6 +19,7 @@ the answer last. Where they are kept is not known here (`store.sessions`).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.errors import ContextExceeded, UsageError
@@ -92,11 +93,8 @@ def fitted(
     def trial(left_out: int) -> T:
         return make([*replayed(exchanges[left_out:]), *turn])
 
-    try:
+    with suppress(ContextExceeded):
         return trial(least), least
-    except ContextExceeded:
-        if least >= len(exchanges):
-            raise
     least, most = least + 1, len(exchanges)
     best = trial(most)
     while least < most:  # the fewer messages, the fewer tokens

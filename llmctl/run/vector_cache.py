@@ -67,7 +67,7 @@ class VectorCache:
         rows = self._caching.cache.vectors(list(keys), self._caching.clock.now())
         kept: dict[str, Kept] = {}
         for key, (text, deployment) in keys.items():
-            vector = readable(rows[key].data) if key in rows and text not in kept else None
+            vector = readable(rows[key].data) if key in rows else None
             if vector is not None:
                 kept[text] = Kept(vector, rows[key].cost_nanousd, deployment)
         return kept

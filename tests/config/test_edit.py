@@ -110,8 +110,14 @@ def test_a_new_table_of_a_new_file_is_written_with_its_header(tmp_path: Path):
         "models": {"gpt-4.1": {"model": "openai/gpt-4.1"}},
     }
     assert '[models."gpt-4.1"]\n' in file.read_text()
+    assert "[models]" not in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_a_new_table_within_one_that_is_inline_is_inline_too(tmp_path: Path):
+    (file := tmp_path / "config.toml").write_text("models = {}\n")
+    assert change(file, "models.m.model", "openai/x") == 'models = {m = {model = "openai/x"}}\n'
 
 
 def test_a_text_that_looks_like_another_value_is_a_text_where_only_that_is_good(file: Path):
@@ -126,6 +132,7 @@ def test_a_text_that_looks_like_another_value_is_a_text_where_only_that_is_good(
         ("retry.tries", "7", "retry.tries: must be"),
         ("retry.trys", "3", "retry.trys: unknown key"),
         ("nope", "3", "nope: unknown key"),
+        ("default_model", '""', "default_model: "),
         ("default_model", "ghost", "default_model: "),
         ("models.m.fallbacks", '["m"]', "models.m.fallbacks"),
         ("models.m.deployments[7].model", "openai/c", "there is no models.m.deployments[7]"),

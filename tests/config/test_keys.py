@@ -146,6 +146,13 @@ def test_a_value_that_is_no_key_is_left_out_and_never_quoted(keys: Keys, value):
     assert "two words" not in keys.warnings[0]
 
 
+def test_a_change_complains_no_more_of_what_was_complained_of_before(keys: Keys):
+    write(keys, b'{"keys": {"groq": "no key"}}')
+    assert keys.rows() == {}
+    assert not keys.put("openai", "sk-0123456789")
+    assert len(keys.warnings) == 1
+
+
 def test_a_home_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigInvalid, match="cannot be"):

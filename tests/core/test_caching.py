@@ -206,6 +206,7 @@ def test_an_entry_with_times_that_make_no_sense_is_dead(times):
 def test_chance_takes_away_at_most_a_tenth_of_a_life(now, ttl_s, chance):
     until = expires_at(now, ttl_s, chance)
     assert now + ttl_s * (1 - JITTER) - 1e-3 <= until <= now + ttl_s
+    assert expires_at(0.0, 100.0, 0.5) == 95.0
 
 
 # ---------------------------------------------------------------- plain data and back

@@ -384,6 +384,7 @@ def test_without_a_question_the_whole_last_turn_is_in_the_scope():
 def test_a_document_is_named_by_its_content_or_by_its_hash():
     assert document_hash("some text") == content_hash("some text") == document_hash(content_hash("some text"))
     assert document_hash("A" * 64) == content_hash("A" * 64)
+    assert content_hash(b"\xef\xbb\xbfsome text") == content_hash("\ufeffsome text") == content_hash("some text")
 
 
 def test_a_vector_is_of_its_text_its_size_and_who_made_it():

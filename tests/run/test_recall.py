@@ -13,7 +13,7 @@ import pytest
 
 from llmctl import Client
 from llmctl.core.caching import Flight, Found
-from llmctl.core.errors import LlmctlError, UsageError
+from llmctl.core.errors import DeadlineExceeded, LlmctlError, UsageError
 from llmctl.run.observe import CallEnded, Recalled, Waiting
 from llmctl.run.recall import LEASE_S
 from llmctl.testing import EPOCH, MemoryCache, MemoryLedger, Reply, ScriptedTransport, VirtualClock, run_virtual
@@ -243,6 +243,28 @@ def test_a_call_that_keeps_no_text_leaves_none_and_may_still_be_answered() -> No
     world = World(reply("one"), reply("two"))
     assert [world.ask(log=False).text, world.ask().text, world.ask(log=False).text] == ["one", "two", "two"]
 
+    assert [asked.prompt for asked, _ in world.cache.hits] == [None]
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+TEXT = {"type": "text", "text": "What is the capital of France?"}
+
+
+@pytest.mark.parametrize(
+    ("said", "alike"),
+    [
+        ("What is the capital of France?", True),
+        ("What is the weather in Berlin today?", False),
+        ([TEXT, IMAGE], False),
+        ([TEXT, TEXT], False),
+    ],
+)
+def test_only_a_lone_text_that_may_be_asked_in_other_words_has_a_canonical_key(said: Any, alike: bool) -> None:
+    world = World(reply("x"))
+    world.ask(None, messages=[{"role": "user", "content": said}], cache="exact")
+    (entry,) = world.cache.entries.values()
+    assert (entry.key.canonical is not None) is alike
+
 
 def test_refresh_asks_and_replaces_and_off_does_neither() -> None:
     world = World(reply("old"), reply("new"), reply("aside"))
@@ -296,7 +318,7 @@ def test_a_hit_is_told_with_its_age() -> None:
 
 def gathered(world: World, n: int, **options: Any) -> list[Any]:
     async def all_at_once() -> list[Any]:
-        calls = (world.client.acomplete("why?", model="solo", cache="exact", **options) for _ in range(n))
+        calls = (world.client.acomplete("why?", model="solo", **{"cache": "exact", **options}) for _ in range(n))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     return run_virtual(all_at_once())
@@ -308,6 +330,52 @@ def test_equal_calls_at_once_ask_once_and_nobody_is_lost() -> None:
     assert ([each.text for each in answers], world.sent) == (["one for all"] * 50, 1)
     assert sorted(each.cache for each in answers) == ["exact"] * 49 + ["miss"]
     assert any(isinstance(each, Waiting) and each.wait_s == 0 for each in world.notices)
+    rows = [each.record for each in answers if each.cache == "exact"]
+    assert {round(row.finished_at - row.started_at - row.latency_ms / 1000, 6) for row in rows} == {0.0}
+    assert min(row.latency_ms for row in rows) >= 3000
+
+
+@pytest.mark.parametrize("options", [{"log": False}, {"cache": "refresh"}])
+def test_calls_that_can_share_no_answer_wait_for_none(options: dict[str, Any]) -> None:
+    world = World(replace(reply("mine"), delay_s=3.0))
+    answers = gathered(world, 5, **options)
+    assert ([each.cache for each in answers], world.sent) == (["miss"] * 5, 5)
+    assert not any(isinstance(each, Waiting) for each in world.notices)
+
+
+def test_an_answer_that_is_kept_for_another_frees_those_who_wait_all_at_once() -> None:
+    world = World(DOWN, replace(reply("of the fallback"), delay_s=5.0))
+
+    async def took() -> float:
+        calls = (world.client.acomplete("why?", model="chain", cache="exact") for _ in range(6))
+        await asyncio.gather(*calls)
+        return asyncio.get_running_loop().time()
+
+    assert run_virtual(took()) < 12
+
+
+class Busy(MemoryCache):
+    """Somebody else is asking, for ever."""
+
+    def claim(self, *_: Any, **__: Any) -> Flight:
+        return Flight()
+
+
+def test_an_equal_call_that_never_ends_is_waited_for_no_longer_than_the_call_may_take() -> None:
+    with pytest.raises(DeadlineExceeded):
+        World(reply("x"), cache=Busy()).ask(timeout=30)
+
+
+def test_an_entry_of_a_clock_that_is_a_little_ahead_is_not_older_than_nothing() -> None:
+    world = World(reply("x"))
+
+    async def after(seconds: float) -> Answer:
+        await asyncio.sleep(seconds)
+        return await world.client.acomplete("why?", model="solo", cache="exact")
+
+    run_virtual(after(3))
+    answer = run_virtual(after(0))
+    assert (answer.cache, answer.cache_age_s) == ("exact", 0.0)
 
 
 def test_when_the_leader_has_no_answer_the_others_ask_for_themselves_all_at_once() -> None:

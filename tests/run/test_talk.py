@@ -77,6 +77,8 @@ def test_a_tool_call_that_nobody_ran_is_sent_again_as_words_and_one_with_its_res
     asked = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     whole = [*exchange("hi", "ho"), asked, RESULT]
     assert replayed([whole]) == whole
+    (twice, _) = replayed([[{**asked, "tool_calls": [CALL, {**CALL, "id": "lost"}]}, RESULT]])
+    assert str(twice["content"]).count("it was not run") == 2, "one of two results is none"
     (said,) = replayed([[asked]])
     assert said == {"role": "assistant", "content": '(I called weather with {"city": "Rome"}; it was not run.)'}
     assert messages_of([said])[0].tool_calls == ()

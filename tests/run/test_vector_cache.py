@@ -19,7 +19,7 @@ from llmctl import Client
 from llmctl.core.caching import Vector
 from llmctl.core.errors import BadResponse, InvalidRequest, MissingCredential, UsageError
 from llmctl.run.embedding import AHEAD
-from llmctl.run.vector_cache import readable, shares
+from llmctl.run.vector_cache import Kept, Tally, readable, shares
 from llmctl.testing import MemoryCache, MemoryLedger, Reply, ScriptedTransport
 
 PRICE = {"input": 20.0, "output": 0.0}
@@ -255,6 +255,21 @@ def test_what_was_paid_for_before_a_failure_is_kept(world):
             client.embed(TEXTS, model="m", cache="exact", batch=2, parallel=1)
     assert world.embed(TEXTS).cached == 4
     assert world.provider.asked == [6]
+
+
+def test_a_long_run_remembers_the_beginning_of_what_it_had():
+    tally = Tally()
+    for n in range(100):
+        tally.add(str(n), Kept(array("f"), 1, None))
+    assert (tally.count, tally.saved_nanousd, len(tally.beginning)) == (100, 100, 20)
+
+
+def test_a_deployment_without_an_address_keeps_no_other_from_the_cache(world):
+    config = {**CONFIG, "models": {"m": {"deployments": [{"model": "openai/e", **HERE}, {"model": "azure/e"}]}}}
+    world.embed(["a"], config=config)
+    assert world.provider.asked == [1]
+    world.embed(["a"], config=config)
+    assert world.provider.asked == []
 
 
 def test_far_behind_a_text_that_is_asked_no_more_is_read(world):

@@ -436,6 +436,12 @@ def filled(file: Path, count: int = 3, **limits: int) -> SqliteCache:
     return store
 
 
+def test_where_no_more_entries_are_wanted_none_is_kept_and_none_let_go(file: Path) -> None:
+    filled(file, 2).close()
+    assert not SqliteCache(file, max_entries=0).put(entry(9), NOW)
+    assert query(file, "SELECT count(*) FROM entries") == [(2,)]
+
+
 def test_looking_touches_nothing_and_what_is_made_is_private(file: Path, sqlite: SqliteCache) -> None:
     assert ask(sqlite, key(1)) is None
     assert sqlite.vectors([b"k"], NOW) == {}

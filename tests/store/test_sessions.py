@@ -139,6 +139,7 @@ def test_a_list_says_who_talked_last_how_it_began_and_what_it_cost(kept: Kept) -
     kept.call(1, session="a")
     kept.call(2, session="a")
     kept.call(3, session="b", cost_nanousd=None)
+    kept.call(4, session="b")
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     kept.add("a", 1, NOW, model="fast")
     kept.add("b", 3, NOW + 2, messages=[{"role": "user", "content": [image, {"type": "text", "text": "what\nis it?"}]}])
@@ -147,6 +148,13 @@ def test_a_list_says_who_talked_last_how_it_began_and_what_it_cost(kept: Kept) -
         ("b", NOW + 2, 1, None, "what is it?", None), ("a", NOW + 1, 2, "fast", "question 1", 20),
     ]  # fmt: skip
     assert [each.name for each in kept.names(1)] == ["b"]
+
+
+def test_exchanges_are_in_the_order_of_their_answers_whatever_their_calls_are_called(kept: Kept) -> None:
+    kept.add("w", 2, NOW)
+    kept.add("w", 1, NOW + 1)
+    assert kept.texts("w") == ["question 2", "question 1"]
+    assert kept.names()[0].begins == "question 2"
 
 
 def test_the_newest_whole_answer_of_ask_or_chat_is_the_latest_call(kept: Kept) -> None:
@@ -235,9 +243,11 @@ def test_an_older_ledger_gets_its_sessions_once_and_a_newer_one_is_written_by_th
     newer.close()
     kept.add("w", 2)
     assert kept.texts("w") == ["question 1", "question 2"]
-    kept.query("ALTER TABLE turns RENAME COLUMN messages TO spoken")
-    with pytest.raises(LedgerUnusable, match="newer"):
-        kept.add("w", 3)
+    for table, column in (("turns", "messages"), ("sessions", "options")):
+        kept.query(f"ALTER TABLE {table} RENAME COLUMN {column} TO other")
+        with pytest.raises(LedgerUnusable, match="newer"):
+            kept.add("w", 3)
+        kept.query(f"ALTER TABLE {table} RENAME COLUMN other TO {column}")
 
 
 def test_a_ledger_that_cannot_be_written_says_so(kept: Kept) -> None:
