@@ -7,7 +7,7 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
-from llmctl.core.caching import SKEW_S, Flight, Found, Vector, is_live
+from llmctl.core.caching import SKEW_S, Flight, Found, Vector
 from llmctl.store.cache_rows import ENTRY, EVICTED, SPARED_S, SWEPT, entry_of, seal_of
 from llmctl.store.patience import damaged
 
@@ -50,8 +50,7 @@ def find(
             return None, row[-1]
         if getattr(entry.key, tier) not in digests:
             raise damaged("an index leads to another entry")
-        if is_live(entry, now, ttl_s):
-            return Found(entry, tier), 0
+        return Found(entry, tier), 0
     return None, 0
 
 
@@ -135,9 +134,9 @@ def vectors(
 ) -> tuple[dict[bytes, Vector], list[int]]:
     """The vectors of `keys`, and the `n` of those last used outside (`after`, `now`]."""
     found: dict[bytes, Vector] = {}
-    stale, wanted = [], list(dict.fromkeys(keys))
-    for at in range(0, len(wanted), _CHUNK):
-        some = wanted[at : at + _CHUNK]
+    stale = []
+    for at in range(0, len(keys), _CHUNK):
+        some = keys[at : at + _CHUNK]
         sql = (
             "SELECT key, data, cost_nanousd, seal, n, used_at > ?1 AND used_at <= ?2"  # noqa: S608 - marks only
             f" FROM vectors WHERE key IN ({_marks(some)})"

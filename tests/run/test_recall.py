@@ -256,7 +256,7 @@ TEXT = {"type": "text", "text": "What is the capital of France?"}
         ("What is the capital of France?", True),
         ("What is the weather in Berlin today?", False),
         ([TEXT, IMAGE], False),
-        ([TEXT, TEXT], False),
+        ([{"type": "text", "text": half} for half in ("What is the capital", "of France?")], False),
     ],
 )
 def test_only_a_lone_text_that_may_be_asked_in_other_words_has_a_canonical_key(said: Any, alike: bool) -> None:
