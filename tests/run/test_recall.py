@@ -352,6 +352,7 @@ def test_an_answer_that_is_kept_for_another_frees_those_who_wait_all_at_once() -
         return asyncio.get_running_loop().time()
 
     assert run_virtual(took()) < 12
+    assert world.sent == 2 + 5, "each asks for itself"
 
 
 class Busy(MemoryCache):

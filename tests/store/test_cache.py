@@ -28,7 +28,7 @@ from llmctl.core.caching import LARGEST, SKEW_S, Asked, Entry, Flight, Vector, p
 from llmctl.core.scope import Key
 from llmctl.core.types import Completion, Thought, ToolCall
 from llmctl.store.cache import SqliteCache
-from llmctl.store.cache_rows import EVICTED, SWEPT, inflated
+from llmctl.store.cache_rows import EVICTED, SWEPT, inflated, seal_of
 from llmctl.store.cache_schema import STEPS
 from llmctl.store.db import Database
 from llmctl.testing import MemoryCache
@@ -434,6 +434,11 @@ def filled(file: Path, count: int = 3, **limits: int) -> SqliteCache:
     for n in range(count):
         assert store.put(entry(n, like=n, at=NOW + n, documents=("d" * 64,)), NOW + n)
     return store
+
+
+def test_a_seal_knows_where_one_value_ends_and_what_kind_it_is() -> None:
+    seals = [(b"ab", b"c"), (b"a", b"bc"), (b"abc",), ("x", None), (b"'x'", None), (1, 2), (12,), (1.0, 2)]
+    assert len({seal_of(*values) for values in seals}) == len(seals)
 
 
 def test_where_no_more_entries_are_wanted_none_is_kept_and_none_let_go(file: Path) -> None:

@@ -169,6 +169,14 @@ def test_where_a_reader_stays_it_is_said_and_the_next_purge_makes_up_for_it(
     assert word(1).encode() not in home.bytes()
 
 
+def test_a_purge_of_everything_forgets_also_who_was_answered(home: Home) -> None:
+    home.put("kept")
+    assert home.ask("what is kept?", "call") == "exact"
+    home.purge(ALL)
+    home.put("kept")
+    assert show_entry(home.file, "kept", NOW)["answered"] == []
+
+
 def test_a_dry_run_and_a_look_at_no_cache_make_none(home: Home) -> None:
     zeros = {"matched": 0, "deleted": 0, "bytes_freed": 0, "dry_run": False}
     assert zeros.items() <= home.purge(ALL).items()
@@ -229,6 +237,8 @@ def test_a_wording_that_got_a_wrong_answer_never_gets_it_again_and_the_question_
     assert (home.ask(entry.prompt, "A"), home.ask(other, "B")) == ("exact", None)
     home.put("second", other)
     assert (home.ask(entry.prompt, "A"), home.ask(other, "B")) == ("exact", "exact")
+    home.purge(Choice(text=entry.prompt))
+    assert (home.ask(entry.prompt, "A"), home.ask(other, "B")) == (None, "exact"), "nor the other way round"
 
 
 def test_only_what_is_known_can_be_called_bad(home: Home) -> None:
