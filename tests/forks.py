@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[1]
+PATIENCE_S = 60
 PARENT = """
-import asyncio, json, os, sys
+import asyncio, json, os, sys, time
 import httpx, sqlite_utils, typer
 import llmctl.cli.main, llmctl.client, llmctl.config.load, llmctl.run.engine, llmctl.run.transport
 from llmctl.cli import commands
@@ -34,6 +37,7 @@ with os.fdopen(read) as jobs, os.fdopen(write, "w") as ends:
             os.chdir(job["cwd"])
             os.environ.clear()
             os.environ.update(job["environ"])
+            time.tzset()
             for number, (path, flags) in enumerate(job["streams"]):
                 os.dup2(os.open(path, flags), number)
             jobs.close(), ends.close()
@@ -69,6 +73,7 @@ class Forks:
             pass_fds=(job_read, end_write),
             stdin=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
         )
         os.close(job_read)
         os.close(end_write)
@@ -76,6 +81,13 @@ class Forks:
 
     def run(self, words: list[str], environ: Mapping[str, str], cwd: Path, stdin: bytes | None = None) -> Ran:
         """Run `llmctl WORDS`; without `stdin` there is nothing to read."""
+        code, out, err = self.ended(words, environ, cwd, stdin)
+        return Ran(code, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def ended(
+        self, words: list[str], environ: Mapping[str, str], cwd: Path, stdin: bytes | None = None
+    ) -> tuple[int, bytes, bytes]:
+        """As `run`: the exit code, and the bytes on stdout and stderr."""
         with tempfile.TemporaryDirectory() as name:
             given, out, err = (Path(name) / each for each in ("in", "out", "err"))
             given.write_bytes(stdin or b"")
@@ -83,8 +95,10 @@ class Forks:
             streams = [(os.devnull if stdin is None else str(given), os.O_RDONLY), (str(out), new), (str(err), new)]
             job = {"words": words, "environ": dict(environ), "cwd": str(cwd), "streams": streams}
             os.write(self._jobs, json.dumps(job).encode() + b"\n")
-            code = int(self._said.readline())
-            return Ran(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
+            if not select.select([self._said], [], [], PATIENCE_S)[0]:
+                os.killpg(self._parent.pid, signal.SIGKILL)
+                raise TimeoutError(f"llmctl {words} has not ended within {PATIENCE_S} s")
+            return int(self._said.readline()), out.read_bytes(), err.read_bytes()
 
     def __enter__(self) -> Self:
         return self
