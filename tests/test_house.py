@@ -59,3 +59,8 @@ def test_the_readme_commands_are_what_continuous_integration_runs():
     readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     assert readme.count("```sh\n") == 2
     assert "README.md" in script
+
+
+def test_no_statement_numbers_its_parameters():
+    """Python 3.12 warns where a sequence is bound to `?1`, and 3.14 refuses it (docs.python.org, sqlite3)."""
+    assert not [file for file in (ROOT / "llmctl").rglob("*.py") if re.search(r"[ (]\?\d", file.read_text())]

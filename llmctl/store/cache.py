@@ -118,9 +118,10 @@ class SqliteCache:
 
     def land(self, flight: bytes, call_id: str, now: float, *, gave_up: bool) -> None:
         """Let go of a lease; see the port."""
-        sql = "UPDATE leases SET owner = NULL, expires_at = ?1, gave_up_at = iif(?2, ?1, gave_up_at)"
-        sql += " WHERE flight = ?3 AND owner = ?4"  # the row stays: those who waited hear of it
-        self._write(lambda connection: connection.execute(sql, (now, gave_up, flight, call_id)), None)
+        sql = "UPDATE leases SET owner = NULL, expires_at = :now, gave_up_at = iif(:gave_up, :now, gave_up_at)"
+        sql += " WHERE flight = :flight AND owner = :owner"  # the row stays: those who waited hear of it
+        values = {"now": now, "gave_up": gave_up, "flight": flight, "owner": call_id}
+        self._write(lambda connection: connection.execute(sql, values), None)
 
     def vectors(self, keys: Sequence[bytes], now: float) -> dict[bytes, Vector]:
         """The kept vectors of `keys`; see the port."""
@@ -147,7 +148,7 @@ class SqliteCache:
         limits = self._max_entries, self._max_bytes - min(was["vectors"][1], self._max_bytes // 2)
         if size > limits[1] or limits[0] < 1:
             return False
-        if connection.execute("SELECT 1 FROM forbidden WHERE asked = ?1 AND entry = ?1", (exact,)).fetchone():
+        if connection.execute("SELECT 1 FROM forbidden WHERE asked = ? AND entry = ?", (exact, exact)).fetchone():
             return False
         connection.execute("DELETE FROM entries WHERE exact = ? OR id = ?", (exact, entry.id))
         if not make_room(connection, "entries", (1, size), limits, was["entries"], now):

@@ -210,8 +210,8 @@ def _same_text(connection: sqlite3.Connection, prompt: str, call_id: str) -> lis
         return []
     rows = connection.execute(
         "SELECT id, model, served_by, created_at FROM entries JOIN texts ON entry = n"
-        " WHERE length(prompt) = ?2 AND prompt = ?1 AND id <> ?3 ORDER BY created_at DESC LIMIT 5",
-        (prompt, len(prompt), call_id),
+        " WHERE length(prompt) = ? AND prompt = ? AND id <> ? ORDER BY created_at DESC LIMIT 5",
+        (len(prompt), prompt, call_id),
     )
     return [dict(zip(("id", "model", "served_by", "created_at"), row, strict=True)) for row in rows]
 

@@ -116,10 +116,10 @@ def resolve(connection: sqlite3.Connection, reference: str, newest: str) -> str 
         found = connection.execute(newest).fetchone()
         return found and str(found[0])
     both = "SELECT id FROM entries WHERE id {0} UNION SELECT id FROM hits WHERE id {0} LIMIT 3"
-    found = connection.execute(both.format("= ?1"), (reference,)).fetchall()
+    found = connection.execute(both.format("= :id"), {"id": reference}).fetchall()
     prefix = reference.upper()
     if not found and prefix:  # a range, so that no character is a pattern; "~" sorts after every character of an id
-        found = connection.execute(both.format("BETWEEN ?1 AND ?2"), (prefix, prefix + "~")).fetchall()
+        found = connection.execute(both.format("BETWEEN :a AND :b"), {"a": prefix, "b": prefix + "~"}).fetchall()
     if len(found) > 1:
         hint = "write more of it: " + ", ".join(str(each) for (each,) in found)
         raise UsageError(f"{reference!r} begins several ids", hint=hint)
@@ -191,9 +191,9 @@ def _row_of(connection: sqlite3.Connection, reference: str) -> Any:
     """The row of `_ROW` that is meant."""
     last = "SELECT id FROM entries ORDER BY used_at DESC, n DESC LIMIT 1"
     found = resolve(connection, reference, last)
-    answered = "SELECT entry FROM hits WHERE id = ?1 ORDER BY n DESC LIMIT 1"
-    query = f"{_ROW} WHERE id = ?1 OR id = ({answered})"  # an entry's id is that of the call it was made by
-    return found and connection.execute(query, (found,)).fetchone()
+    answered = "SELECT entry FROM hits WHERE id = :id ORDER BY n DESC LIMIT 1"
+    query = f"{_ROW} WHERE id = :id OR id = ({answered})"  # an entry's id is that of the call it was made by
+    return found and connection.execute(query, {"id": found}).fetchone()
 
 
 def _listed(connection: sqlite3.Connection, row: Any, now: float) -> dict[str, Any]:

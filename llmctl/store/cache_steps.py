@@ -32,13 +32,13 @@ def find(
             continue
         sql = (
             f"{ENTRY} WHERE n = (SELECT n FROM entries AS e"  # noqa: S608 - marks only
-            f" WHERE created_at - {SKEW_S} <= ?1 AND ?1 < expires_at AND ?1 < created_at + ?2"
+            f" WHERE created_at - {SKEW_S} <= ? AND ? < expires_at AND ? < created_at + ?"
             f" AND {tier} IN ({_marks(digests)}) AND NOT EXISTS"
             f" (SELECT 1 FROM forbidden AS f WHERE f.entry = e.exact AND f.asked IN ({_marks(exacts)}))"
             " ORDER BY created_at DESC, n DESC LIMIT 1)"
         )
         try:
-            row = connection.execute(sql, (now, ttl_s, *digests, *exacts)).fetchone()
+            row = connection.execute(sql, (now, now, now, ttl_s, *digests, *exacts)).fetchone()
         except sqlite3.DataError as error:
             raise damaged("a row is larger than any that is kept") from error
         if row is None:
@@ -60,10 +60,10 @@ def standing(connection: sqlite3.Connection, flight: bytes, now: float, since: f
     A lease or an end from the future is none: the clock was set back.
     """
     sql = (
-        "SELECT gave_up_at BETWEEN ?1 AND ?2 + ?3, owner IS NOT NULL AND renewed_at <= ?2 + ?3 AND ?2 < expires_at"
-        " FROM leases WHERE flight = ?4"
+        "SELECT gave_up_at BETWEEN ? AND ?, owner IS NOT NULL AND renewed_at <= ? AND ? < expires_at"
+        " FROM leases WHERE flight = ?"
     )
-    gave_up, asking = connection.execute(sql, (since, now, SKEW_S, flight)).fetchone() or (0, 0)
+    gave_up, asking = connection.execute(sql, (since, now + SKEW_S, now + SKEW_S, now, flight)).fetchone() or (0, 0)
     return Flight(alone=True) if gave_up else Flight() if asking else None
 
 
@@ -138,7 +138,7 @@ def vectors(
     for at in range(0, len(keys), _CHUNK):
         some = keys[at : at + _CHUNK]
         sql = (
-            "SELECT key, data, cost_nanousd, seal, n, used_at > ?1 AND used_at <= ?2"  # noqa: S608 - marks only
+            "SELECT key, data, cost_nanousd, seal, n, used_at > ? AND used_at <= ?"  # noqa: S608 - marks only
             f" FROM vectors WHERE key IN ({_marks(some)})"
         )
         for key, data, cost, seal, n, fresh in connection.execute(sql, (after, now, *some)):

@@ -188,9 +188,9 @@ def _chosen(connection: sqlite3.Connection, choice: Choice, now: float) -> list[
     if vectors and not choice.expired_only:
         query = (
             "SELECT 'vectors', key, bytes FROM vectors"
-            " WHERE (?1 IS NULL OR created_at < ?1) AND (?2 IS NULL OR model = ?2)"
+            " WHERE (:before IS NULL OR created_at < :before) AND (:model IS NULL OR model = :model)"
         )
-        found += map(_Row._make, connection.execute(query, (choice.before, choice.model)))
+        found += map(_Row._make, connection.execute(query, {"before": choice.before, "model": choice.model}))
     return found
 
 
