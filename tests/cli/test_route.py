@@ -18,6 +18,7 @@ from llmctl.routing.balance import STRATEGIES
 if TYPE_CHECKING:
     from .conftest import Cli, Done
 
+pytestmark = pytest.mark.usefixtures("uncached")
 CONFIG = """
 [models.g]
 strategy = "ordered"
