@@ -292,3 +292,10 @@ def test_trailing_events_and_the_end_of_the_connection_change_nothing(cli):
 
 def _mistral(server: FaultServer) -> dict[str, str]:
     return {"MISTRAL_API_KEY": "another-key-0123456789", "MISTRAL_API_BASE": server.url}
+
+
+def test_an_answer_from_the_cache_leaves_no_text_where_none_may_be_kept(cli):
+    with FaultServer("ok") as server:
+        cli.to(server).ask("why is the sky blue?")
+        assert cli.ask("why is the sky blue?", "--no-log", "--json").json["cache"] == "exact"
+    assert [(call["prompt"] is None, call["answer"] is None) for call in cli.calls()] == [(False,) * 2, (True,) * 2]
