@@ -1,4 +1,4 @@
-"""Running one `embed`: texts in, vectors out as they come, notes to stderr; it stops as `answering` does."""
+"""Running one `embed`: texts in, vectors out as they come, notes to stderr; it stops as a call in `running` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the ledger whole? One read-only look at the file, its schema, its journal and what waits beside it."""
+"""Is the ledger whole? A read-only look at file, schema, journal and what waits beside it; a glance at any database."""
 
 from __future__ import annotations
 
