@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -81,6 +83,15 @@ def test_stats_tell_what_is_kept_how_often_it_answered_and_what_that_saved(home:
         assert drawn.width <= columns
     assert "hits\t2\t" in home.run("stats").out
     assert "\x1b" not in home.run("stats", columns=80, NO_COLOR="1").out
+
+
+def test_a_rehearsed_call_is_not_among_those_that_asked_the_cache(home: Home) -> None:
+    home.ask()
+    with closing(sqlite3.connect(home.home / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("UPDATE calls SET drill = 1")
+    home.ask()
+    calls = home.json("stats")["calls"]
+    assert (calls["asked"], calls["hits"]["exact"]) == (1, 1)
 
 
 def test_list_and_show_print_what_is_kept_and_no_text_of_strangers_drives_the_terminal(home: Home) -> None:

@@ -177,6 +177,14 @@ def test_a_purge_of_everything_forgets_also_who_was_answered(home: Home) -> None
     assert show_entry(home.file, "kept", NOW)["answered"] == []
 
 
+def test_of_a_question_in_several_parts_the_key_is_not_derived_again(home: Home) -> None:
+    key = key_of(SCOPE, ("one", "two"))
+    home.put("parts", "one\ntwo", key=key)
+    assert home.cache.find([key], BOTH, Asked("CALL", None), NOW + 60, DAY)
+    told = home.why("CALL")
+    assert ({each["name"]: each["ok"] for each in told["checks"]}["request"], told["agrees"]) == (None, None)
+
+
 def test_a_dry_run_and_a_look_at_no_cache_make_none(home: Home) -> None:
     zeros = {"matched": 0, "deleted": 0, "bytes_freed": 0, "dry_run": False}
     assert zeros.items() <= home.purge(ALL).items()
