@@ -11,8 +11,9 @@ import os
 import shlex
 from difflib import get_close_matches
 from time import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmctl.cli.chat_input import Left
 from llmctl.cli.notes import columns
 from llmctl.cli.output import ago, one_line
 from llmctl.cli.prompt import file_text
@@ -148,13 +149,23 @@ def _set(chat: Chat, rest: str) -> None:
 
 
 def _cost(chat: Chat, rest: str) -> None:  # noqa: ARG001
-    from llmctl.cli.chat_loop import spent_in
-
     bill = chat.bill()
     for row in bill["rows"]:
         name, calls = row["key"]["model"] or "no answer", row["calls"]
         chat.reply(f"{name}: {calls} call{'s' * (calls != 1)}, {spent_in(row)}")
     chat.reply(f"this session: {spent_in(bill['total'])}")
+
+
+def spent(given: int, made: int, cost: float | None, unpriced: int) -> str:
+    """Tokens and money, as a person reads them; what has no known price is said."""
+    money = "" if cost is None else f"${cost:.6f}"
+    unknown = "price unknown" if cost is None else f"{unpriced} of unknown price" if unpriced else ""
+    return f"{given}+{made} tokens, {' + '.join(filter(None, [money, unknown]))}"
+
+
+def spent_in(row: dict[str, Any]) -> str:
+    """As `spent`, of a row of the cost report."""
+    return spent(row["input_tokens"], row["output_tokens"], row["cost_usd"], row["unpriced_calls"])
 
 
 def _route(chat: Chat, rest: str) -> None:  # noqa: ARG001
@@ -184,8 +195,6 @@ def _help(chat: Chat, rest: str) -> None:  # noqa: ARG001
 
 
 def _exit(chat: Chat, rest: str) -> None:  # noqa: ARG001
-    from llmctl.cli.chat_loop import Left
-
     raise Left
 
 

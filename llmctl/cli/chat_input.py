@@ -49,6 +49,13 @@ class Cleared(Exception):
     """A person took back what was being typed."""
 
 
+class Left(BaseException):
+    """The chat is over, with an exit code. No `except` on the way is meant for it."""
+
+    def __init__(self, code: int = 0) -> None:
+        self.code = code
+
+
 def message(lines: Lines, prompt: str) -> Said:
     """The next message. Raises as `lines` does; EOFError in the middle of a message is UsageError."""
     text = lines(prompt)

@@ -17,8 +17,8 @@ from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.cli.answering import Show, shown
-from llmctl.cli.chat_commands import act
-from llmctl.cli.chat_input import Cleared, Said, message, ticking
+from llmctl.cli.chat_commands import act, spent, spent_in
+from llmctl.cli.chat_input import Cleared, Left, Said, message, ticking
 from llmctl.cli.colour import colour, markdown
 from llmctl.cli.main import EXIT_BUG, EXIT_INTERRUPTED, failed
 from llmctl.cli.notes import Notes
@@ -56,13 +56,6 @@ class How(NamedTuple):
     show: Show
 
 
-class Left(BaseException):
-    """The chat is over, with an exit code. No `except` on the way is meant for it."""
-
-    def __init__(self, code: int = 0) -> None:
-        self.code = code
-
-
 class Unanswered(NamedTuple):
     """A message to be answered, and the hashes of the documents in it."""
 
@@ -90,7 +83,9 @@ class Chat:
         self.unanswered: Unanswered | None = None
         """The message that has no answer: /retry asks it again."""
         self._defaulted = not session.model
-        self._saved, self._leaving = session.saved, False
+        self._unkept = set() if session.saved else {each.call_id for each in session.exchanges}
+        self._replaced: list[str] = []  # by answers that are not kept yet
+        self._leaving = False
         self._left_out = self._told_to_leave = 0
         self._runner: asyncio.Runner | None = None
         self.trial()
@@ -190,8 +185,8 @@ class Chat:
             self.unanswered = None
             self._keep(past, Exchange(answer.id, time(), [turn, answer.as_message()]), replaced)
         if self.how.as_json:
-            session = self.name if self.kept is not None and self._saved and not answer.record.exit_code else None
-            document = answer.as_json() | {"session": session, "left_out_turns": self._left_out}
+            kept = self.kept is not None and answer.id not in self._unkept and not answer.record.exit_code
+            document = answer.as_json() | {"session": self.name if kept else None, "left_out_turns": self._left_out}
             write(json.dumps(document, ensure_ascii=False) + "\n")
             code = 0 if self.how.person else answer.record.exit_code or 0
         else:
@@ -255,18 +250,29 @@ class Chat:
     # ---------------------------------------------------------------- what is kept
 
     def _keep(self, past: list[Exchange], exchange: Exchange, replaced: Exchange | None) -> None:
+        """Whatever keeps it from being kept now, a Ctrl-C too: the next turn keeps it as well, or `part` does."""
         self.exchanges = [*past, exchange]
-        if self.kept is None:
-            return
+        self._unkept.add(exchange.call_id)
+        self._replaced += [replaced.call_id] if replaced else []
+        if (error := self._unsaved()) is not None:
+            say(f"warning: this turn is not kept yet: {error.message}")
+
+    def _unsaved(self) -> LedgerUnusable | None:
+        """Why what is not kept yet cannot be kept; None where all is."""
+        unkept = [each for each in self.exchanges if each.call_id in self._unkept]
+        if self.kept is None or not unkept:
+            return None
+        *before, last = unkept
         settings = {key: value for key, value in self.settings.items() if key in Params.__dataclass_fields__}
         about: dict[str, Any] = {"model": self.model, "system": self.system or "", "options": settings}
-        about |= {"before": () if self._saved else past, "instead_of": replaced and replaced.call_id}
+        about |= {"before": before, "instead_of": self._replaced}
         try:
-            self.kept.append(self.name, exchange.messages, exchange.call_id, exchange.at, **about)
-            self._saved = True
+            self.kept.append(self.name, last.messages, last.call_id, last.at, **about)
         except LedgerUnusable as error:
-            self._saved = False
-            say(f"warning: this turn is not kept yet: {error.message}")
+            return error
+        self._unkept.clear()
+        self._replaced.clear()
+        return None
 
     def undo(self) -> str:
         """Take back the last exchange, or the message that has no answer; how it began. Raises UsageError."""
@@ -275,8 +281,10 @@ class Chat:
         elif not self.exchanges:
             raise UsageError("there is nothing to undo", hint="nothing was answered yet")
         else:
-            if self.kept is not None and self._saved:
-                self.kept.undo(self.name)
+            for call in (*self._replaced, self.exchanges[-1].call_id):
+                if self.kept is not None:
+                    self.kept.undo(self.name, call)  # by its id: another chat may have said something since
+            self._replaced.clear()
             turn, *_ = self.exchanges.pop().messages
             self._left_out = 0
         return one_line(str(turn.get("content")), 60)
@@ -325,25 +333,16 @@ class Chat:
         self._dim(f"{safe(self.model)} answers; /help shows the commands, Ctrl-D leaves")
 
     def part(self) -> None:
-        """Say what the session came to, and how it goes on."""
+        """Keep what is not kept yet; say what the session came to, and how it goes on."""
+        if self._unkept and self.last is not None and (error := self._unsaved()) is not None:
+            say(f"warning: the last of this chat is not kept: {error.message}")
+            return
         if not self.how.tells or self.last is None:
             return
         with suppress(LedgerUnusable):
             say(f"this session: {spent_in(self.bill()['total'])}")
         if self.kept is not None and self.exchanges:
             say(f"`llmctl chat --session {quote(self.name)}` resumes it")
-
-
-def spent(given: int, made: int, cost: float | None, unpriced: int) -> str:
-    """Tokens and money, as a person reads them; what has no known price is said."""
-    money = "" if cost is None else f"${cost:.6f}"
-    unknown = "price unknown" if cost is None else f"{unpriced} of unknown price" if unpriced else ""
-    return f"{given}+{made} tokens, {' + '.join(filter(None, [money, unknown]))}"
-
-
-def spent_in(row: dict[str, Any]) -> str:
-    """As `spent`, of a row of the cost report."""
-    return spent(row["input_tokens"], row["output_tokens"], row["cost_usd"], row["unpriced_calls"])
 
 
 def _leave(number: int, frame: object) -> None:  # noqa: ARG001 - a signal handler

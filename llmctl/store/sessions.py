@@ -28,7 +28,7 @@ from llmctl.store.history import opened
 from llmctl.store.schema import SESSION_VERSION, SESSIONS, STEPS, SUMS, TURNS, columns_of, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -172,13 +172,13 @@ class Sessions:
         system: str | None = None,
         options: Mapping[str, Any] | None = None,
         before: Sequence[Exchange] = (),
-        instead_of: str | None = None,
+        instead_of: Collection[str] = (),
     ) -> None:
         """Keep one exchange at the end of the session, which is made if need be; all of it, or nothing.
 
         `messages` are the turn and its answer. `model`, `system` and `options` are remembered, None leaves them as they
         are ("" and {} take them away). `before` are exchanges that come first, where they are not there yet;
-        `instead_of` is the call whose exchange this one replaces.
+        `instead_of` are the calls whose exchanges are replaced.
         """
         checked_name(name)
         rows = [*before, Exchange(call_id, at, [dict(each) for each in messages])]
@@ -193,23 +193,23 @@ class Sessions:
             if found is not None:
                 _check_version(name, found[0])
             connection.execute(_KEEP, facts)
-            if instead_of is not None:
-                connection.execute("DELETE FROM turns WHERE session = ? AND call_id = ?", (name, instead_of))
+            gone = [(name, each) for each in instead_of]
+            connection.executemany("DELETE FROM turns WHERE session = ? AND call_id = ?", gone)
             for row in rows:
                 text = stored("messages", json.dumps(row.messages, ensure_ascii=False))
                 connection.execute(_ADD, {"name": name, "id": row.call_id, "at": row.at, "messages": text})
 
         self._write(work)
 
-    def undo(self, name: str) -> list[dict[str, Any]]:
-        """The messages of the last exchange, which is gone now; none when there was no such session."""
+    def undo(self, name: str, call_id: str | None = None) -> list[dict[str, Any]]:
+        """The messages of the exchange of that call, or of the last one, which is gone now; none when there is none."""
         session = self.open(name)
-        if session is None or not session.exchanges:
+        found = [each for each in (session.exchanges if session else ()) if call_id in (None, each.call_id)]
+        if not found:
             return []
-        last = session.exchanges[-1]
-        gone = "session = :name AND call_id = :id"
-        self._write(lambda connection: forget_turns(connection, gone, {"name": name, "id": last.call_id}))
-        return last.messages
+        gone, which = "session = :name AND call_id = :id", {"name": name, "id": found[-1].call_id}
+        self._write(lambda connection: forget_turns(connection, gone, which))
+        return found[-1].messages
 
     def close(self) -> None:
         """Let go of the file. A short-lived process may leave without."""

@@ -7,17 +7,21 @@ import signal
 import sqlite3
 import stat
 import subprocess
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from servers import FaultServer, cut, stall, status, stream
 
 from llmctl.cli.chat_input import Pipe, message
+from llmctl.store.sessions import Sessions
 
 from .conftest import KEY, Done
 from .test_signals import STOPPED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from .conftest import Cli
 
 
@@ -328,6 +332,61 @@ def test_what_outgrows_the_window_is_left_out_and_said(cli):
         assert done.out == b"ok\n" * 4
         assert len(sent(server)) < 7
     assert any("left out the oldest turn: " in line for line in done.lines)
+
+
+@contextmanager
+def refusing(cli: Cli) -> Iterator[Callable[[str], None]]:
+    """A ledger that keeps no turn, while this lasts, and takes what SQL is given to it."""
+    with closing(sqlite3.connect(cli.home / "ledger.db", isolation_level=None)) as ledger:
+        ledger.execute("CREATE TRIGGER full BEFORE INSERT ON turns BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        yield ledger.execute
+        ledger.execute("DROP TRIGGER IF EXISTS full")
+
+
+def kept(cli: Cli, name: str) -> list[str]:
+    session = Sessions(cli.home / "ledger.db").open(name)
+    return [each["content"] for exchange in session.exchanges for each in exchange.messages] if session else []
+
+
+def test_undo_takes_back_the_turn_of_its_own_chat_and_not_what_another_said_since(cli):
+    mine = ("chat", "-m", "openai/m", "--session", "s", "--json")
+    with FaultServer(stream("one"), stream("two")) as server:
+        with cli.to(server).start(*mine, stdin=subprocess.PIPE) as process:
+            process.stdin.write(b"mine\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["session"] == "s"
+            chat(cli, "another's\n", "--session", "s")
+            process.communicate(b"/undo\n", 60)
+        assert server.requests
+    assert kept(cli, "s") == ["another's", "two"]
+
+
+def test_turns_that_could_not_be_kept_are_kept_later_and_what_was_taken_back_or_replaced_is_not(cli):
+    with FaultServer(*map(stream, "abcdef")) as server:
+        chat(cli.to(server), "1\n2\n3\n", "--session", "s")
+        with (
+            refusing(cli) as ledger,
+            cli.start("chat", "-m", "openai/m", "--session", "s", stdin=subprocess.PIPE) as process,
+        ):
+            process.stdin.write(b"/retry\n4\n/undo\n/undo\n/undo\n5\n")
+            process.stdin.flush()
+            assert [process.stdout.readline() for _ in range(3)] == [b"d\n", b"e\n", b"f\n"]
+            said = b""
+            while said.count(b"not kept yet") < 3:
+                said += process.stderr.readline()
+            ledger("DROP TRIGGER full")
+            process.communicate(None, 60)
+    assert kept(cli, "s") == ["1", "a", "5", "f"]
+
+
+def test_what_could_never_be_kept_is_said_at_the_end_and_no_session_is_told(cli):
+    with FaultServer(stream("one")) as server:
+        chat(cli.to(server), "a\n", "--session", "s")
+        with refusing(cli):
+            done = chat(cli, "b\n", "--session", "s", "--json")
+        assert (done.code, done.json["session"]) == (0, None)
+        assert "the last of this chat is not kept: " in done.lines[-1]
+    assert kept(cli, "s") == ["a", "one"]
 
 
 # ---------------------------------------------------------------- signals

@@ -103,7 +103,7 @@ def test_the_same_answer_is_kept_once_and_what_comes_before_only_where_it_is_mis
 def test_an_answer_takes_the_place_of_another_in_one_step(kept: Kept) -> None:
     kept.add("w", 1)
     kept.add("w", 2)
-    kept.add("w", 3, instead_of=call_id(2))
+    kept.add("w", 3, instead_of=[call_id(2)])
     assert kept.texts("w") == ["question 1", "question 3"]
 
 
@@ -114,6 +114,12 @@ def test_the_last_exchange_is_undone_whole_and_with_the_only_one_the_session_is_
     assert kept.texts("w") == ["question 1"]
     assert kept.undo("w") == said(1)
     assert (kept.open("w"), kept.undo("w"), kept.query("SELECT * FROM sessions")) == (None, [], [])
+
+
+def test_an_exchange_is_undone_by_its_call_though_another_was_said_since(kept: Kept) -> None:
+    kept.add("w", 1)
+    kept.add("w", 2)
+    assert (kept.undo("w", call_id(1)), kept.undo("w", call_id(1)), kept.texts("w")) == (said(1), [], ["question 2"])
 
 
 def test_processes_that_talk_in_one_session_at_once_lose_no_turn(kept: Kept) -> None:
