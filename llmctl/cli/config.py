@@ -135,7 +135,7 @@ def set_(
     from llmctl.config import edit
     from llmctl.config.load import VARIABLES
     from llmctl.config.origin import masked
-    from llmctl.config.source import is_secret
+    from llmctl.config.source import secrets
     from llmctl.store.files import directory_lock, private_directory
 
     context = of(ctx)
@@ -155,7 +155,7 @@ def set_(
         say(f"{key} is {'no longer' if change.changed else 'not'} set in {file}")
         return
     write(safe(f"{key} = {_toml(masked(path, change.value))}\n"))
-    if value != "-" and isinstance(change.value, str) and is_secret(path, change.value):
+    if value != "-" and any(secrets(change.value, path)):
         say("warning: a secret on the command line stays in the shell's history: `llmctl keys set` asks for it")
     for name in (name for name, where in VARIABLES.items() if where == path and context.environ.get(name)):
         say(f"{name} is set, and stands above it")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmctl.config.complaint import present
 from llmctl.config.files import Source, decoded, read, write_private
 from llmctl.config.load import assembled, packaged
-from llmctl.config.source import checked, is_secret, parsed
+from llmctl.config.source import checked, parsed, secrets
 from llmctl.core.catalog import dotted
 from llmctl.core.errors import ConfigInvalid, UsageError
 
@@ -191,7 +191,6 @@ def _assembled(tree: dict[str, Any]) -> None:
 
 
 def _check_secret(path: Path, key: KeyPath, value: Any) -> None:
-    literal = isinstance(value, str) and is_secret(key, value)
-    if literal and path.exists() and path.stat().st_mode & 0o077:
+    if any(secrets(value, key)) and path.exists() and path.stat().st_mode & 0o077:
         hint = f"chmod 600 {path}, or write env:NAME, file:PATH or cmd:COMMAND instead"
         raise ConfigInvalid(f"{dotted(key)}: a secret in a file that others may read", hint=hint)

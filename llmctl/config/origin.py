@@ -126,7 +126,9 @@ def _leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def masked(path: KeyPath, value: Any) -> Any:
-    """`value`, or a mask where it is a secret."""
+    """`value`, with a mask where it is or holds a secret."""
+    if isinstance(value, dict):
+        return {name: masked((*path, name), each) for name, each in value.items()}
     if isinstance(value, list):
         return [masked(path, each) for each in value]
     if not isinstance(value, str):

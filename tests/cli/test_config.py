@@ -340,6 +340,9 @@ def test_a_secret_is_taken_from_stdin_and_never_shown(shell: Shell):
     given = shell.run(*words, SECRET)
     assert "shell's history" in given.stderr
     assert SECRET not in given.output + shell.out("get", "providers.openai.api_key") + shell.out("get", "providers")
+    given = shell.run("set", "models.x", f'{{ model = "openai/m", headers = {{ X-Api-Key = "{SECRET}" }} }}')
+    assert "shell's history" in given.stderr
+    assert SECRET not in given.output
 
 
 def test_show_origin_names_the_cache_and_the_kept_keys(shell: Shell):

@@ -161,11 +161,20 @@ def test_a_file_that_was_bad_before_can_be_mended_but_not_made_worse(file: Path)
         change(file, "retry.tries", "3")
 
 
-def test_a_secret_is_not_written_where_others_can_read_it(file: Path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("providers.openai.api_key", "{}"),
+        ("providers.openai", '{{ api_key = "{}" }}'),
+        ("providers.openai.headers", '{{ X-Api-Key = "{}" }}'),
+        ("serve.api_keys", '["env:MY_KEY", "{}"]'),
+    ],
+)
+def test_a_secret_is_not_written_where_others_can_read_it(file: Path, key: str, value: str):
     secret = "sk-0123456789abcdef0123456789abcdef"
     file.chmod(0o644)
     with pytest.raises(ConfigInvalid, match="a secret in a file that others may read"):
-        change(file, "providers.openai.api_key", secret)
+        change(file, key, value.format(secret))
     assert secret not in file.read_text()
     change(file, "providers.openai.api_key", "env:MY_KEY")
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
