@@ -210,3 +210,21 @@ def ticking() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def unraised() -> Iterator[list[BaseException]]:
+    """What signals raise while Python runs a destructor or a weak reference's callback: it would only be printed."""
+    before, missed = sys.unraisablehook, list[BaseException]()
+
+    def hook(what: sys.UnraisableHookArgs) -> None:
+        if isinstance(what.exc_value, (Left, KeyboardInterrupt)):
+            missed.append(what.exc_value)
+        else:
+            before(what)
+
+    sys.unraisablehook = hook
+    try:
+        yield missed
+    finally:
+        sys.unraisablehook = before

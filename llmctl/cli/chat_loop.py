@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmctl.cli.answering import Show, shown
 from llmctl.cli.chat_commands import act, spent, spent_in
-from llmctl.cli.chat_input import Cleared, Left, Said, message, ticking
+from llmctl.cli.chat_input import Cleared, Left, Said, message, ticking, unraised
 from llmctl.cli.colour import colour, markdown
 from llmctl.cli.main import EXIT_BUG, EXIT_INTERRUPTED, failed
 from llmctl.cli.notes import Notes
@@ -97,8 +97,9 @@ class Chat:
         heeded = [number for number in _LEAVING if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, _leave) for number in heeded}
         try:
-            while True:
-                self._step(lines, remember)
+            with unraised() as missed:
+                while True:
+                    self._step(lines, remember, missed)
         except Left as left:
             return left.code
         except EOFError:
@@ -107,11 +108,11 @@ class Chat:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _step(self, lines: Lines, remember: Callable[[str], None]) -> None:
+    def _step(self, lines: Lines, remember: Callable[[str], None], missed: list[BaseException]) -> None:
         """Take one message or command; what keeps a person from an answer is said."""
         try:
-            if self._told_to_leave:
-                raise Left(self._told_to_leave)
+            if missed or self._told_to_leave:
+                raise missed.pop() if missed else Left(self._told_to_leave)
             with ticking():
                 said = message(lines, self.prompt)
             if said.text.strip():

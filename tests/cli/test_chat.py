@@ -7,13 +7,14 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import weakref
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from servers import FaultServer, cut, stall, status, stream
 
-from llmctl.cli.chat_input import Pipe, message
+from llmctl.cli.chat_input import Left, Pipe, message, unraised
 from llmctl.store.sessions import Sessions
 
 from .conftest import KEY, Done
@@ -390,6 +391,19 @@ def test_what_could_never_be_kept_is_said_at_the_end_and_no_session_is_told(cli)
 
 
 # ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("stop", [Left(143), KeyboardInterrupt()])
+def test_what_a_signal_raises_where_python_would_only_print_it_is_not_lost(stop, capfd):
+    def interrupted(_):
+        raise stop
+
+    with unraised() as missed:
+        gone = {1}
+        watched = weakref.ref(gone, interrupted)
+        del gone
+    assert (missed, watched()) == ([stop], None)
+    assert capfd.readouterr().err == ""
 
 
 OFTEN = [("answering", signal.SIGINT, 130), ("reading", signal.SIGTERM, 143)]
