@@ -95,6 +95,8 @@ def list_(ctx: typer.Context, *, limit: Limit = 20, model: Model = "", json: Jso
         output.print_json(rows)
     else:
         output.table(_COLUMNS, map(_row, rows), right=_NUMBERS, keep=("id",), spare=_SPARE)
+        if not rows:
+            output.say("no answer is kept")
 
 
 @app.command(epilog=examples("llmctl cache show last", "llmctl cache show 01J9ZK --json"))

@@ -107,7 +107,15 @@ def command(name: str) -> Any:
     found.name = name
     if not found.help:
         found.help = text
+    _show_whole(found)
     return found
+
+
+def _show_whole(group: Any) -> None:
+    """Let the overview of a group show the first sentence of each of its commands, and not only 45 characters of it."""
+    for each in getattr(group, "commands", {}).values():
+        each.short_help = each.get_short_help_str(limit=200)
+        _show_whole(each)
 
 
 def unknown_command(args: Sequence[str]) -> UsageError:

@@ -14,7 +14,7 @@ import typer
 
 from llmctl.cli.context import of
 from llmctl.cli.options import Json, examples
-from llmctl.cli.output import print_json, safe, say, table, write
+from llmctl.cli.output import print_json, safe, say, table, tell, write
 from llmctl.core.catalog import LOCAL_PROVIDER, near_name
 from llmctl.core.errors import ConfigInvalid, UsageError
 
@@ -88,6 +88,8 @@ def list_(
     else:
         cells = [{**row, "key from": _source(row), "variables": " ".join(row["variables"])} for row in rows]
         table(["provider", "key from", "variables"], cells, keep=["provider"], spare=["variables"])
+        if not rows:
+            say("no provider has a key yet: `llmctl keys set PROVIDER` keeps one")
         for warning in store.warnings:
             say(f"warning: {warning}")
 
@@ -139,6 +141,9 @@ def _asked(provider: Provider) -> str:
             text = getpass(f"Key of {provider.title or provider.name} (not shown): ")
         except EOFError:
             text = ""
+        except KeyboardInterrupt:
+            tell("\n")  # else the shell's prompt stands behind the question
+            raise
     else:
         line = b"" if sys.stdin is None else sys.stdin.buffer.readline(_LONGEST + 1)
         text = line.decode("utf-8", "replace")

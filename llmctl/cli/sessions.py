@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from llmctl.run.asking import Ask
 
 _BEGIN = "--session NAME begins a conversation that is kept"
+_KEPT = "`llmctl chat --list` shows those that are; --session NAME goes on with one"
 
 
 class Going:
@@ -126,7 +127,7 @@ def continued(sessions: Sessions, now: float) -> Session:
     if latest.session is not None:
         session = sessions.open(latest.session)
         if session is None:
-            raise UsageError(f"the newest session, {latest.session!r}, is no longer kept", hint=_BEGIN)
+            raise UsageError(f"the newest conversation, {latest.session!r}, is not kept", hint=_KEPT)
         return session
     if not latest.prompt or not latest.answer:
         raise UsageError("no text is kept of the newest answer, so it cannot be continued", hint=_BEGIN)

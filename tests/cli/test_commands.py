@@ -42,6 +42,11 @@ def test_each_command_of_the_table_is_an_app_with_that_name(name):
     assert len(text) <= 66
 
 
+def test_the_overview_of_a_group_cuts_no_sentence():
+    for path, found in PAGES.items():
+        assert " " not in path or not found.get_short_help_str().endswith("..."), path
+
+
 def test_options_have_a_help_text_and_no_command_hides_behind_another():
     for path, found in LEAVES.items():
         for param in found.params:

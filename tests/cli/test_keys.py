@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import stat
 import subprocess
 
@@ -106,16 +107,20 @@ def test_a_key_is_kept_under_the_providers_own_name_whatever_it_was_called(cli):
     assert cli.run("keys", "rm", "together_ai").refused(2)
 
 
-def test_a_key_typed_at_a_terminal_is_not_echoed(cli):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_key_typed_at_a_terminal_is_not_echoed_and_an_interrupt_ends_the_line(cli, interrupted):
     ours, theirs = pty.openpty()
     with cli.start("keys", "set", "groq", stdin=theirs, stderr=theirs, start_new_session=True) as process:
         os.close(theirs)
         shown = b""
         while b"(not shown)" not in shown:
             shown += os.read(ours, 1024)
-        os.write(ours, f"{KEY}\n".encode())
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, f"{KEY}\n".encode())
         out, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
+        assert process.returncode == (130 if interrupted else 0)
     while True:
         try:
             piece = os.read(ours, 1024)
@@ -125,9 +130,11 @@ def test_a_key_typed_at_a_terminal_is_not_echoed(cli):
             break
         shown += piece
     os.close(ours)
-    assert b"groq: kept" in out
+    assert shown.endswith(b": \r\n")
     assert KEY.encode()[8:16] not in shown
-    assert kept(cli) == {"groq": KEY}
+    if not interrupted:
+        assert b"groq: kept" in out
+        assert kept(cli) == {"groq": KEY}
 
 
 def test_several_at_once_lose_no_key(cli):
