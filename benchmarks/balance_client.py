@@ -28,7 +28,7 @@ from llmctl import Client
 from llmctl.core.faults import Fault
 from llmctl.run.shared import MemoryState
 from llmctl.testing import VirtualClock
-from llmctl.wire.base import PROTOCOLS
+from llmctl.wire import PROTOCOLS
 from llmctl.wire.scripted import Reply, refusal
 
 if TYPE_CHECKING:

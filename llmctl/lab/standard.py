@@ -17,7 +17,7 @@ from llmctl.lab.drill import stage
 from llmctl.lab.scenarios import Scenario, expected
 from llmctl.lab.verdict import EARLY, MOST_ATTEMPTS, Assertion
 from llmctl.run import extras
-from llmctl.wire.base import PROTOCOLS
+from llmctl.wire import PROTOCOLS
 from llmctl.wire.scripted import has_prefill
 
 if TYPE_CHECKING:

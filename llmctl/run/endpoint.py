@@ -18,13 +18,14 @@ from llmctl.core.errors import ConfigInvalid, ConnectionFailed, LlmctlError, Mis
 from llmctl.core.redact import Secret, is_key, names_secret
 from llmctl.run import extras
 from llmctl.run.address import checked, from_host, is_loopback
-from llmctl.wire.base import PROTOCOLS, Endpoint
+from llmctl.wire import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llmctl.config.keys import Keys
     from llmctl.core.catalog import Deployment, Provider
+    from llmctl.wire.base import Endpoint
 
 AMAZON = "bedrock"
 """The protocol whose requests are signed, unless there is a bearer key."""
@@ -65,6 +66,8 @@ class Endpoints:
 
     def resolve(self, deployment: Deployment) -> Endpoint:
         """The endpoint of `deployment`. Raises MissingCredential or ConfigInvalid."""
+        from llmctl.wire.base import Endpoint  # not for those who only ask where it would go
+
         provider = deployment.provider
         headers, hidden = self.headers(deployment)
         endpoint = Endpoint(

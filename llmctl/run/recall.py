@@ -7,10 +7,10 @@ a miss: no call is stopped, or answered wrongly, because of the cache. A start t
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmctl.core.caching import Asked, Entry, Flight, expires_at, packed, unfit, unpacked
-from llmctl.core.canonical import canonical
 from llmctl.core.errors import LlmctlError
 from llmctl.core.record import Answer
 from llmctl.core.scope import Key, digest, key_of, question_of, scope_of
@@ -91,8 +91,8 @@ class Recall:
         self._ask = ask
         self._call_id = call_id
         self._question = question_of(ask.request)
+        self._screened = ""
         self._text = "\n".join(self._question)
-        self._canonical: str | None = None
         self._flight: bytes | None = None
         self._claims = False
         use = ask.cache
@@ -101,24 +101,37 @@ class Recall:
         self._asked = Asked(call_id, self._text if ask.keep_text else None)
 
     def _kept_out(self) -> str:
-        """Why a prompt that is asked is not for the cache; the canonical text is found here, for those that are."""
+        """Why a prompt that is asked is not for the cache."""
         if not self._question:
             return "the last turn is not the user's"
-        reason, messages = screen(self._text), self._ask.request.messages
+        self._screened, messages = screen(self._text), self._ask.request.messages
         if self._ask.cache.screened:
-            if reason:
-                return f"the prompt is {reason}"
+            if self._screened:
+                return f"the prompt is {self._screened}"
             if any(isinstance(part, Image) and part.url for message in messages for part in message.parts):
                 return "what is at the address of an image may change"
-        only_text = all(isinstance(part, Text) for part in messages[-1].parts)
-        if not reason and only_text and len(self._question) == 1:
-            self._canonical = canonical(self._text)
         return ""
 
-    def _key(self, deployment: Deployment) -> Key | None:
-        """Where the answer of `deployment` is; None where that cannot be said."""
-        scope = self._caching.scope(self._ask.request, deployment, self._ask.cache, strict=self._ask.strict_params)
-        return None if scope is None else key_of(scope, self._question, self._canonical)
+    @cached_property
+    def _canonical(self) -> str | None:
+        """The canonical text, of a prompt that has one; an exact hit needs none."""
+        parts = self._ask.request.messages[-1].parts
+        if self._screened or len(self._question) != 1 or not all(isinstance(part, Text) for part in parts):
+            return None
+        from llmctl.core.canonical import canonical
+
+        return canonical(self._text)
+
+    def _key(self, deployment: Deployment, *, wholly: bool = False) -> Key | None:
+        """Where the answer of `deployment` is, `wholly` by all tiers, else by those that are looked into.
+
+        None where that cannot be said.
+        """
+        use = self._ask.cache
+        scope = self._caching.scope(self._ask.request, deployment, use, strict=self._ask.strict_params)
+        if scope is None:
+            return None
+        return key_of(scope, self._question, self._canonical if wholly or "canonical" in use.tiers else None)
 
     @property
     def column(self) -> str:
@@ -227,7 +240,7 @@ class Recall:
         use = self._ask.cache
         if self.why or not use.keeps or unfit(made):
             return None
-        key = self._key(served)
+        key = self._key(served, wholly=True)
         if key is None:
             return None
         now = self._caching.clock.now()
@@ -255,10 +268,9 @@ def answered_now(caching: Caching, ask: Ask, ledger: SqliteLedger, hooks: Hooks)
     if found is None:
         return None
     answer = recalled(found, ask, record, now, (caching.clock.monotonic() - began) * 1000)
-    ledger.begin_now(answer.record, prompt_of(ask))
     hooks.tell(CallStarted(answer.record, ask.plan))
     hooks.tell(Recalled(found.tier, now - found.entry.created_at, found.entry.served_by))
-    ledger.complete_now(answer.record, (), answer.text if ask.keep_text else None)
+    ledger.record_now(answer.record, prompt_of(ask), answer.text if ask.keep_text else None)
     hooks.tell(CallEnded(answer.record))
     return answer
 

@@ -99,6 +99,11 @@ class SqliteLedger:
         entry = ended(record, attempts, answer)
         self._worker.call(lambda: self._complete(entry))
 
+    def record_now(self, record: CallRecord, prompt: str | None, answer: str | None) -> None:
+        """Write a call that was over as it began, in one transaction; for callers without an event loop."""
+        entry = ended(record, (), answer, prompt)
+        self._worker.call(lambda: self._complete(entry, self._wait_s, merges=True))
+
     def close(self) -> None:
         """Finish what was given, checkpoint and let go. A short-lived process may leave without."""
         self._worker.call(self._database.close)
@@ -108,11 +113,11 @@ class SqliteLedger:
         if self._write(entry, deadline):
             self._merge()
 
-    def _complete(self, entry: Entry) -> None:
-        spooled = bool(self.trouble)
-        if not self._write(entry, monotonic() + BUSY_TIMEOUT_S):
+    def _complete(self, entry: Entry, wait_s: float = BUSY_TIMEOUT_S, *, merges: bool = False) -> None:
+        merges = merges or bool(self.trouble)
+        if not self._write(entry, monotonic() + wait_s):
             return
-        if spooled:
+        if merges:
             self._merge()
         if self._retain_s is not None:
             now, before = self._now(), self._now() - self._retain_s

@@ -29,10 +29,11 @@ def begun(record: CallRecord, prompt: str | None) -> Entry:
     return Entry(call=_call(record), tags=_tags(record), prompt=stored("prompt", prompt))
 
 
-def ended(record: CallRecord, attempts: Sequence[Attempt], answer: str | None) -> Entry:
-    """What is written at the end, whatever the end is."""
+def ended(record: CallRecord, attempts: Sequence[Attempt], answer: str | None, prompt: str | None = None) -> Entry:
+    """What is written at the end, whatever the end is; `prompt` where nothing was written before it."""
     rows = [{name: stored(name, getattr(attempt, name)) for name in _OF_AN_ATTEMPT} for attempt in attempts]
-    return Entry(call=_call(record), tags=_tags(record), attempts=rows, answer=stored("answer", answer), final=True)
+    texts = {"prompt": stored("prompt", prompt), "answer": stored("answer", answer)}
+    return Entry(call=_call(record), tags=_tags(record), attempts=rows, **texts, final=True)
 
 
 def _call(record: CallRecord) -> dict[str, Value]:

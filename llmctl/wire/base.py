@@ -1,4 +1,4 @@
-"""What every wire protocol offers, and the table of those there are.
+"""What every wire protocol offers.
 
 A wire is a module of functions: `encode` (canonical request -> HTTP request parts), `decoder` (bytes -> canonical
 events), `classify` (status + headers + body -> an error of our tree), and `listing` (the request that lists models). A
@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from llmctl.core.errors import ConfigInvalid
+from llmctl.wire import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
     from llmctl.core.errors import ProviderError
     from llmctl.core.redact import Secret
     from llmctl.core.types import Event, Request
-
-PROTOCOLS: dict[str, str] = {
-    "openai": "llmctl.wire.openai_chat",
-    "azure": "llmctl.wire.azure",
-    "anthropic": "llmctl.wire.anthropic",
-    "gemini": "llmctl.wire.gemini",
-    "bedrock": "llmctl.wire.bedrock",
-}
-"""Protocol name (the `protocol` key of a provider) -> the module that speaks it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from llmctl.lab.expectations import Expectations
 from llmctl.lab.verdict import judge
 from llmctl.run import extras
 from llmctl.testing import MemoryLedger, Reply, ScriptedTransport
-from llmctl.wire.base import PROTOCOLS
+from llmctl.wire import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,7 +25,8 @@ from llmctl.run.attempt import AttemptRun, Limits
 from llmctl.run.faults import PLAYS, FaultTransport
 from llmctl.run.transport import HttpTransport
 from llmctl.testing import DrillClock, MemoryLedger, Reply, ScriptedTransport
-from llmctl.wire.base import PROTOCOLS, HttpRequest
+from llmctl.wire import PROTOCOLS
+from llmctl.wire.base import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

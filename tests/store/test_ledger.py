@@ -184,6 +184,22 @@ def test_a_completion_alone_and_a_late_beginning_make_the_same_row(home: Home) -
         connection.execute("INSERT INTO search (search, rank) VALUES ('integrity-check', 1)")
 
 
+def test_a_call_that_was_over_as_it_began_is_written_at_once_and_brings_in_what_waits(home: Home) -> None:
+    home.ledger().begin_now(call(1), None)
+    holder = home.lock()
+    home.ledger(wait_s=0).record_now(done(call(2), state="cached"), "the question", "the answer")
+    assert len(home.spooled()) == 1
+    holder.close()
+    home.ledger().record_now(done(call(3), state="cached"), "another question", None)
+    assert (home.spooled(), [each["state"] for each in home.history.list_calls()]) == (
+        [],
+        ["cached", "cached", "started"],
+    )
+    whole = home.history.show(call(2).id)
+    assert (whole["prompt"], whole["answer"]) == ("the question", "the answer")
+    assert [len(home.history.search(word)) for word in ("question", "answer")] == [2, 1]
+
+
 def test_without_content_not_one_byte_of_it_is_on_the_disk(home: Home) -> None:
     ledger = home.ledger()
     for n in range(20):

@@ -33,7 +33,8 @@ from llmctl.core.types import (
     Tool,
     ToolCall,
 )
-from llmctl.wire.base import PROTOCOLS, AwsKeys, Encoded, Endpoint, Wire, load
+from llmctl.wire import PROTOCOLS
+from llmctl.wire.base import AwsKeys, Encoded, Endpoint, Wire, load
 from tests.wire.native import reader_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from llmctl.core.errors import ConfigInvalid
-from llmctl.wire.base import PROTOCOLS, load
+from llmctl.wire import PROTOCOLS
+from llmctl.wire.base import load
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

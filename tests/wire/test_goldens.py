@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llmctl.core.errors import ProviderError, StreamTruncated, Unavailable
-from llmctl.wire.base import PROTOCOLS
+from llmctl.wire import PROTOCOLS
 from llmctl.wire.headers import retry_after_s, should_retry
 from llmctl.wire.values import one_line
 from tests.wire.differences import DIFFERENCES, Difference

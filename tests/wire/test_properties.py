@@ -14,7 +14,8 @@ from llmctl.core.catalog import Deployment
 from llmctl.core.errors import ProviderError
 from llmctl.core.redact import Secret
 from llmctl.core.types import Message, Params, Request, Text, Thought, Tool, ToolCall
-from llmctl.wire.base import PROTOCOLS, Endpoint, Wire, load
+from llmctl.wire import PROTOCOLS
+from llmctl.wire.base import Endpoint, Wire, load
 from tests.wire.fixtures import ASKED, NOW, cases, providers, read
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from llmctl.core.errors import BadResponse, StreamTruncated
 from llmctl.core.faults import FAULTS, Fault, schedule
 from llmctl.core.redact import Secret
 from llmctl.core.types import Message, Request, Text
-from llmctl.wire import scripted
-from llmctl.wire.base import PROTOCOLS, Endpoint, load
+from llmctl.wire import PROTOCOLS, scripted
+from llmctl.wire.base import Endpoint, load
 from llmctl.wire.scripted import Reply, Script
 from tests.wire.fixtures import ASKED, NOW, bytewise, providers, read
 
