@@ -132,9 +132,10 @@ class Sessions:
                 "SELECT name, updated_at, (SELECT count(*) FROM turns WHERE session = name), model, "  # noqa: S608 - ours
                 "(SELECT messages FROM turns WHERE session = name ORDER BY at, call_id LIMIT 1), "
                 f"(SELECT CASE WHEN {unpriced} THEN NULL ELSE sum(cost_nanousd) END FROM calls WHERE session = name) "
-                "FROM sessions ORDER BY updated_at DESC, name LIMIT ?"
+                # Sorted before texts are read: what is sorted is compared whole, and a turn may have 16 MiB.
+                "FROM (SELECT name, updated_at, model FROM sessions ORDER BY updated_at DESC, name LIMIT ?)"
             )
-            rows = connection.execute(query, (limit or -1,)).fetchall()
+            rows = sorted(connection.execute(query, (limit or -1,)), key=lambda row: (-row[1], row[0]))
         return [Summary(name, at, n, model, _beginning(first), cost) for name, at, n, model, first, cost in rows]
 
     def latest_call(self) -> Latest | None:

@@ -163,6 +163,25 @@ def test_exchanges_are_in_the_order_of_their_answers_whatever_their_calls_are_ca
     assert kept.names()[0].begins == "question 2"
 
 
+def test_a_list_is_sorted_before_its_texts_are_read(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.add("s", 1)
+    said_to_sqlite: list[str] = []
+    connect = sqlite3.connect
+
+    def heard(*words: Any, **options: Any) -> sqlite3.Connection:
+        made = connect(*words, **options)
+        made.set_trace_callback(said_to_sqlite.append)
+        return made
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", heard)
+        assert len(kept.names()) == 1
+    (query,) = (each for each in said_to_sqlite if "messages" in each)
+    plan = kept.query(f"EXPLAIN QUERY PLAN {query}")
+    assert any("CORRELATED" in step[3] for step in plan), "the texts are read for each row"
+    assert [step for step in plan if "TEMP B-TREE FOR ORDER BY" in step[3] and step[1] == 0] == []
+
+
 def test_the_newest_whole_answer_of_ask_or_chat_is_the_latest_call(kept: Kept) -> None:
     kept.call(1, days_ago=3, session="old", command="chat")
     kept.call(2, days_ago=2)
