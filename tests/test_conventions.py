@@ -142,7 +142,7 @@ CONVENTIONS: dict[int, Row] = {
     23: Row("no secret in anything that is written", ("test_a_planted_key_is_in_nothing_that_is_written",)),
     24: Row(
         "keys are read from a hidden prompt or stdin, never from an option",
-        ("test_no_option_takes_a_key", "cli/test_keys.py::test_a_key_typed_at_a_terminal_is_not_echoed_and_an_interrupt_ends_the_line"),
+        ("test_no_option_takes_a_key", "cli/test_keys.py::test_a_typed_key_is_not_echoed_nor_left_when_interrupted"),
     ),
     25: Row(
         "nothing needs a prompt; what destroys asks, or needs --yes, and has --dry-run",

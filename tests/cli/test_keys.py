@@ -108,7 +108,7 @@ def test_a_key_is_kept_under_the_providers_own_name_whatever_it_was_called(cli):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_key_typed_at_a_terminal_is_not_echoed_and_an_interrupt_ends_the_line(cli, interrupted):
+def test_a_typed_key_is_not_echoed_nor_left_when_interrupted(cli, interrupted):
     ours, theirs = pty.openpty()
     with cli.start("keys", "set", "groq", stdin=theirs, stderr=theirs, start_new_session=True) as process:
         os.close(theirs)
