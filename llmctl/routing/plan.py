@@ -38,13 +38,10 @@ class Plan:
     name: str
     links: tuple[Link, ...]
     left_out: tuple[LeftOut, ...] = ()
-    primary: str = ""
-    """The name of the group that the chain begins with, whether it can be asked or not."""
-
     @property
     def own(self) -> tuple[Deployment, ...]:
-        """What can be asked of the primary: never its fallbacks."""
-        return self.links[0].deployments if self.links[0].group.name == self.primary else ()
+        """What is asked first, and answered for by the cache: never its fallbacks, which stand in for it only now."""
+        return self.links[0].deployments
 
     @property
     def deployments(self) -> tuple[Deployment, ...]:
@@ -91,8 +88,7 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
     """
     links: list[Link] = []
     left_out: list[LeftOut] = []
-    groups = chain_of(catalog, name, fallbacks)
-    for group in groups:
+    for group in chain_of(catalog, name, fallbacks):
         reasons = [(deployment, obstacle(deployment)) for deployment in group.deployments]
         left_out += [LeftOut(deployment, reason) for deployment, reason in reasons if reason is not None]
         able = tuple(deployment for deployment, reason in reasons if reason is None)
@@ -100,7 +96,7 @@ def make_plan(catalog: Catalog, name: str, *, fallbacks: Sequence[str] | None, o
             links.append(Link(group, able))
     if not links:
         raise _first_obstacle(left_out)
-    return Plan(name, tuple(links), tuple(left_out), groups[0].name)
+    return Plan(name, tuple(links), tuple(left_out))
 
 
 def _first_obstacle(left_out: Sequence[LeftOut]) -> LlmctlError:

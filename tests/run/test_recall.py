@@ -149,6 +149,12 @@ def test_an_answer_of_a_fallback_belongs_to_the_fallback() -> None:
     assert world.ask(model="second").cache == "exact"
 
 
+def test_a_chain_whose_first_link_has_no_key_is_answered_from_what_the_first_that_has_one_gave() -> None:
+    config = {**CONFIG, "models": {**CONFIG["models"], "chain": {"model": "mistral/c", "fallbacks": ["second"]}}}
+    world = World(reply("of the second"), config=config)
+    assert [world.ask(model="chain").cache for _ in range(2)] == ["miss", "exact"]
+
+
 @pytest.mark.parametrize(
     "made",
     [reply("cut", finish="length"), reply("no", finish="content_filter"), reply("", finish="stop")],
