@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmctl.config.load import catalog_of, packaged
-from llmctl.config.schema import json_schema, validated
+from llmctl.config.reference import json_schema
+from llmctl.config.schema import validated
 from llmctl.config.source import checked
 from llmctl.core.errors import ConfigInvalid
 
