@@ -38,6 +38,7 @@ class Plan:
     name: str
     links: tuple[Link, ...]
     left_out: tuple[LeftOut, ...] = ()
+
     @property
     def own(self) -> tuple[Deployment, ...]:
         """What is asked first, and answered for by the cache: never its fallbacks, which stand in for it only now."""
