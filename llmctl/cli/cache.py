@@ -113,7 +113,7 @@ def show(ctx: typer.Context, id: Id, json: Json = False) -> None:  # noqa: A002
     hits = entry.pop("answered")
     _print_lines(entry)
     for hit in hits:
-        output.write(f"answered: {output.one_line(_words(hit))}\n")
+        output.write(f"answered: {output.one_line(_words(hit | {'at': local(hit['at'])}))}\n")
     for call in answer.get("tool_calls") or ():
         output.write(f"tool call: {output.one_line(_words(call))}\n")
     for name, text in texts.items():

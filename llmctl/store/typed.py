@@ -25,7 +25,7 @@ LONGEST = 20_000
 def load(path: Path) -> list[str]:
     """The last texts, oldest first."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = path.read_bytes().splitlines() if path.is_file() else []  # a pipe in its place has no end
     except OSError:
         return []
     texts = [text for line in lines[-MOST:] if isinstance(text := _parsed(line), str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 from hypothesis import given
@@ -42,3 +43,9 @@ def test_what_cannot_be_read_or_written_is_no_error(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
     typed.add(tmp_path / "link" / "below", "text")
     assert typed.load(tmp_path) == []
+
+
+def test_what_is_no_file_holds_nothing_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "history")
+    assert typed.load(tmp_path / "history") == []
+    typed.add(tmp_path / "history", "one")
