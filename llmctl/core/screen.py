@@ -193,11 +193,11 @@ def _has(said: str, phrases: tuple[str, ...]) -> bool:
 def _instructions(text: str) -> tuple[list[str], bool]:
     """What is asked, and whether no text comes with it.
 
-    A short text whole, and a long line by its ends; else the first line, where it begins no file, and the last
-    paragraph, where it asks. What is between is a document, and never looked at.
+    A short text without a file whole, and a long line by its ends; else the first line, where it begins no file, and
+    the last paragraph, where it asks. What is between is a document, and never looked at.
     """
     first = text[: 5 * SHORT].partition("\n\n")[0]
-    short = len(text) <= SHORT
+    short = len(text) <= SHORT and not first.startswith("--- ")
     if (short and (first == text or (first[-1:] != ":" and " this " not in f" {first.lower()} "))) or "\n" not in text:
         return [text] if short else [text[:_INSTRUCTION], text[-_INSTRUCTION:]], True
     last = text[-5 * SHORT :].rpartition("\n\n")[2]

@@ -111,6 +111,11 @@ def test_a_question_after_a_text_decides_too():
     assert screen(f"Here is the timetable of this line.\n\n{LOG}\n\nWhich train is the fastest?") == ""
 
 
+@pytest.mark.parametrize(("asked", "reason"), [("summarise", ""), ("what is the weather today?", "live")])
+def test_of_a_short_file_too_the_question_after_it_decides(asked, reason):
+    assert screen(f"--- notes.txt ---\nMeeting today: my team said now.\n\n{asked}") == reason
+
+
 def test_short_paragraphs_without_a_text_are_all_the_prompt():
     assert screen("Hello!\n\nWhat is my account balance?") == "personal"
     assert screen("What is the weather\nin Berlin today?") == "live"
