@@ -23,13 +23,14 @@ from llmctl.run import asking
 from llmctl.run.asking import Ask
 from llmctl.run.batches import Pile, Place, at_once, checked, in_thread, windows
 from llmctl.run.embeddable import GROUP, group_of, plan_of
+from llmctl.run.prepare import obstacle_of
 from llmctl.run.vector_cache import Tally, VectorCache, booked, common_size
 
 if TYPE_CHECKING:
     from array import array
     from collections.abc import AsyncGenerator, Mapping
 
-    from llmctl.core.catalog import Catalog, Deployment
+    from llmctl.core.catalog import Catalog
     from llmctl.core.record import Answer
     from llmctl.run.batches import Batch
     from llmctl.run.engine import CallRun, Engine
@@ -103,11 +104,7 @@ def start(
     _positive(dimensions=dimensions, batch=batch, parallel=parallel)
     name, settings = GROUP if model is None else model, catalog.settings
     labels, cap = asking.tags_of(tags), asking.nanousd_of(max_cost)
-    budgets = settings.budgets.of_call(name, labels, cap)
-
-    def obstacle(deployment: Deployment) -> LlmctlError | None:
-        return engine.endpoints.obstacle(deployment) or budgets.unpriced(deployment, catalog)
-
+    obstacle = obstacle_of(catalog, engine.endpoints, name, labels, cap)
     group = group_of(catalog, name, dimensions)
     mode, said = caching.mode_of(cache, group.cache, settings.caching.mode, command)
     request = Request((), Params(extra=extra or {}), stream=False, dimensions=dimensions)

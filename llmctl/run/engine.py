@@ -259,7 +259,7 @@ class CallRun:
 
         async def renew() -> None:
             while True:
-                await self._engine.clock.sleep(LEASE_S / 6)
+                await self._engine.clock.sleep(LEASE_S / 6)  # a third of the lease at the cache, which is the shorter
                 await self._place.renew(deployment)
                 if self._recall is not None:
                     await self._recall.renew()
