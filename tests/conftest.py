@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from forks import Forks
+
 sys.path.insert(0, str(Path(__file__).parent))  # tests may import `servers`
 
 for _number in (signal.SIGINT, signal.SIGHUP):
@@ -24,6 +26,15 @@ for _number in (signal.SIGINT, signal.SIGHUP):
     # tests that send it would wait for ever. A child forgets a handler.
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Runs of llmctl that need no interpreter of their own."""
+    from forks import Forks
+
+    with Forks() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

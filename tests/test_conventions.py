@@ -11,17 +11,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from forks import ROOT, Forks, Ran
 from servers import BEHAVIOURS, FaultServer, status, stream
+from tree import TREE
 
-from llmctl.cli import commands
 from llmctl.core import errors
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 KEY = "sk-planted-0123456789abcdef"
 
@@ -205,24 +202,9 @@ class Machine:
         return self.run("ask", "-m", "openai/m", "--cache", "off", *words, **how)
 
 
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as running:
-        yield running
-
-
 @pytest.fixture
 def machine(tmp_path: Path, forks: Forks) -> Machine:
     return Machine(tmp_path, forks)
-
-
-def walked(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    yield path, command
-    for name, each in getattr(command, "commands", {}).items():
-        yield from walked((*path, name), each)
-
-
-TREE = dict(pair for name in commands.COMMANDS for pair in walked((name,), commands.command(name)))
 
 
 def options_of(path: str) -> set[str]:

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from forks import Forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from forks import Forks
     from servers import FaultServer
 
 ROOT = Path(__file__).parents[2]
@@ -136,12 +134,6 @@ class Cli:
 def _of_the_start(environ: dict[str, str]) -> dict[str, str]:
     """What an interpreter looks at when it starts."""
     return {key: value for key, value in environ.items() if key.startswith(("PYTHON", "LC_", "LANG", "COVERAGE"))}
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with Forks() as running:
-        yield running
 
 
 @pytest.fixture

@@ -10,16 +10,15 @@ import stat
 import struct
 import subprocess
 import termios
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from servers import FaultServer, stall, status, stream
 
-from .test_terminal import Screen
+from .test_terminal import Screen, at_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from .conftest import Cli
 
@@ -55,23 +54,14 @@ class Talk(Screen):
         return self.end()
 
 
-@contextmanager
-def talk(cli: Cli, *words: str, columns: int = 80, env: dict[str, str] | None = None, **how: int) -> Iterator[Talk]:
+def talk(
+    cli: Cli, *words: str, columns: int = 80, env: dict[str, str] | None = None, **how: int
+) -> AbstractContextManager[Talk]:
     """`llmctl chat WORDS` at a terminal that controls it."""
-    primary, secondary = os.openpty()
-    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    how = {"stdin": secondary, "stdout": secondary, "stderr": secondary} | how
-    process = cli.start(
-        "chat", "-m", "openai/m", *words, env={"TERM": "xterm", "LC_ALL": "C.UTF-8"} | (env or {}),
+    return at_terminal(
+        Talk, cli, "chat", "-m", "openai/m", *words, columns=columns, env={"LC_ALL": "C.UTF-8"} | (env or {}),
         start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **how,
     )  # fmt: skip
-    os.close(secondary)
-    try:
-        yield Talk(process, primary)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(primary)
 
 
 def kept(cli: Cli) -> int:

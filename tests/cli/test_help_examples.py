@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from forks import ROOT, Forks, Ran
 from servers import DONE, FINISH, Exchange, FaultServer, token, usage
+from tree import TREE
 
 from llmctl.cli import commands
 
@@ -28,15 +29,8 @@ if TYPE_CHECKING:
 MOST_COLUMNS = 80
 
 
-def walked(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    yield path, command
-    for name, each in getattr(command, "commands", {}).items():
-        yield from walked((*path, name), each)
-
-
-TREE = [((), commands.root())]
-TREE += [pair for name in commands.COMMANDS for pair in walked((name,), commands.command(name))]
-LEAVES = [(path, command) for path, command in TREE[1:] if not getattr(command, "commands", None)]
+ALL = {(): commands.root(), **TREE}.items()
+LEAVES = [(path, command) for path, command in TREE.items() if not getattr(command, "commands", None)]
 
 
 def examples_of(command: Any) -> list[str]:
@@ -44,7 +38,7 @@ def examples_of(command: Any) -> list[str]:
     return [line.partition("  #")[0].strip() for line in below.splitlines() if line.startswith("  ")]
 
 
-EXAMPLES = list(dict.fromkeys(line for _, command in TREE for line in examples_of(command)))
+EXAMPLES = list(dict.fromkeys(line for _, command in ALL for line in examples_of(command)))
 
 
 class Case(NamedTuple):
@@ -194,12 +188,6 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Iterator[World]:
     with FaultServer(provider) as server:
         yield World(tmp_path_factory.mktemp("world"), server, forks)
@@ -227,7 +215,7 @@ def test_the_example_works_as_it_stands(world, tmp_path, line):
     assert case.words[0] in line
 
 
-@pytest.mark.parametrize(("path", "command"), TREE, ids=[" ".join(path) for path, _ in TREE])
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
 def test_the_help_is_a_sentence_and_fits_eighty_columns(forks, tmp_path, path, command):
     environ = {"LLMCTL_HOME": str(tmp_path / "nowhere"), "COLUMNS": "200"}
     ran = forks.run([*path, "-h"], environ, tmp_path)  # `--help` is the same: tests/test_conventions.py

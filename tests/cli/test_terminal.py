@@ -11,13 +11,14 @@ import subprocess
 import termios
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import FaultServer, stream, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from servers import Behaviour, Exchange
 
@@ -59,20 +60,29 @@ class Screen:
 
 
 @contextmanager
-def screen(cli: Cli, *words: str, columns: int = 80, env: dict[str, str] | None = None, **how: int) -> Iterator[Screen]:
-    """`llmctl ask WORDS` on a terminal; `how` puts another stream in the place of stdout or stderr."""
+def at_terminal(
+    kind: type[Screen], cli: Cli, *words: str, columns: int, env: dict[str, str], **how: Any
+) -> Iterator[Screen]:
+    """`llmctl WORDS` on a terminal; `how` puts another stream in the place of one, or says how the process starts."""
     primary, secondary = os.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    streams = {"stdin": secondary, "stdout": secondary, "stderr": secondary} | how
-    env = {"TERM": "xterm"} | (env or {})
-    process = cli.start("ask", "-m", "openai/m", "--retries", "0", *words, env=env, **streams)
+    how = {"stdin": secondary, "stdout": secondary, "stderr": secondary} | how
+    process = cli.start(*words, env={"TERM": "xterm"} | env, **how)
     os.close(secondary)
     try:
-        yield Screen(process, primary)
+        yield kind(process, primary)
     finally:
         process.kill()
         process.wait()
         os.close(primary)
+
+
+def screen(
+    cli: Cli, *words: str, columns: int = 80, env: dict[str, str] | None = None, **how: int
+) -> AbstractContextManager[Screen]:
+    """`llmctl ask WORDS` on a terminal."""
+    words = ("ask", "-m", "openai/m", "--retries", "0", *words)
+    return at_terminal(Screen, cli, *words, columns=columns, env=env or {}, **how)
 
 
 def held(*pieces: str) -> tuple[Behaviour, list[Exchange]]:
